@@ -1,0 +1,64 @@
+"""The README's BCCD lines, run as they stand there: time of each, AP on the test split (once, with the final weights), and the picture.
+
+    python benchmarks/bccd.py            # all lines, results into benchmarks/results/bccd.json, picture into images/bccd.png
+    python benchmarks/bccd.py resnet18   # the lines that contain this word
+
+BCCD is looked for in the folder named by SSD_FASTAI_DATA (default ../shared/data), as bccd/BCCD.
+"""
+import json, os, platform, re, shlex, subprocess, sys, time
+from pathlib import Path
+
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = Path(os.environ.get('SSD_FASTAI_DATA', ROOT/'../shared/data')).resolve()/'bccd'/'BCCD'
+WORK,RESULTS = ROOT/'runs'/'readme',ROOT/'benchmarks'/'results'/'bccd.json'
+
+def machine():
+    "The processor, in words"
+    cpu = next((l.split(':')[1].strip() for l in Path('/proc/cpuinfo').read_text().splitlines() if l.startswith('model name')), platform.processor())
+    return f'{os.cpu_count()} cores of {cpu}'
+
+def readme_lines():
+    "Lines of the README that train on BCCD"
+    return [l for l in (ROOT/'README.md').read_text().splitlines() if l.startswith('ssd-train') and 'BCCD' in l]
+
+def run(args): subprocess.run(args, cwd=WORK, check=True)
+
+def measure(line):
+    "Train by `line`, evaluate on the test split"
+    args = shlex.split(line)
+    out  = args[args.index('--out')+1]
+    if (WORK/out).exists(): subprocess.run(['rm', '-r', str(WORK/out)], check=True)
+    start = time.time()
+    run(args)
+    seconds = time.time()-start
+    run(['ssd-eval', f'{out}/model.safetensors', 'BCCD', '--split', 'test', '--json', f'{out}/test.json'])
+    test,val = (json.loads((WORK/out/f).read_text()) for f in ('test.json', 'evaluation.json'))
+    return dict(line=line, seconds=round(seconds), weights=val['weights'], val_voc12=val['voc12'], test_voc12=test['voc12'], test_coco=test['coco'],
+                test_voc07=test['voc07'], per_class={k:o['voc12'] for k,o in test['per_class'].items()},
+                protocol=test['protocol'], counts=test['counts'], machine=machine())
+
+def picture(out):
+    "Ground truth and detections of four test images"
+    from ssd_fastai.boxes import show_pairs
+    from ssd_fastai.export import load_detector
+    from ssd_fastai.readers import read_voc
+    some = read_voc(DATA, 'test', verbose=False)[3:40:12]
+    dets = load_detector(WORK/out/'model.safetensors').detect([r.file for r in some], score=0.3)
+    fig = WORK/'bccd.png'
+    show_pairs([(None, r, d) for r,d in zip(some, dets)], ncols=2).savefig(fig, dpi=90, bbox_inches='tight', pad_inches=0.03)
+    Image.open(fig).convert('RGB').quantize(128).save(ROOT/'images/bccd.png', optimize=True)
+
+if __name__ == '__main__':
+    words = sys.argv[1:]
+    WORK.mkdir(parents=True, exist_ok=True)
+    if not (WORK/'BCCD').exists(): (WORK/'BCCD').symlink_to(DATA)
+    done = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for line in readme_lines():
+        if words and not any(w in line for w in words): continue
+        name = re.search(r'--out \S*?([^/\s]+)(\s|$)', line)[1]
+        done[name] = measure(line)
+        RESULTS.write_text(json.dumps(done, indent=1) + '\n')
+        print(name, {k:done[name][k] for k in ('seconds', 'val_voc12', 'test_voc12', 'test_coco')})
+    picture('runs/bccd-lite0' if (WORK/'runs/bccd-lite0').exists() else 'runs/bccd-resnet18')

@@ -1,0 +1,133 @@
+"The package as a whole: what imports what, which names it brings, what is built from settings.ini."
+import ast, importlib, json, shutil, subprocess, sys, tarfile, zipfile
+from collections import Counter
+from configparser import ConfigParser
+from email import message_from_string
+from importlib.metadata import EntryPoint
+from pathlib import Path
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).resolve().parent.parent
+LIB  = ROOT/'ssd_fastai'
+
+# module -> what it may import, and with it all that these may import; None: everything above. Order counts: only downward.
+LAYERS = dict(
+    boxes=[], anchors=['boxes'], match=['boxes'], losses=['match'], nms=['boxes'], metrics=['boxes'], synth=[], readers=['boxes'],
+    data=['boxes', 'readers'], doctor=['data'], head=['anchors'], detector=['head', 'match', 'nms', 'boxes', 'metrics'], learner=None,
+    interpret=None, export=['detector'], training=None, cli=None, app=None)
+WITHOUT_FASTAI = ['boxes', 'anchors', 'match', 'nms', 'metrics', 'synth', 'readers', 'head', 'detector', 'export']
+NOT_IN_ALL = ['training', 'cli', 'app']                               # for the console and the browser
+
+
+def modules(): return [o.stem for o in sorted(LIB.glob('*.py')) if o.stem not in ('__init__', '_modidx', 'all')]
+
+def settings():
+    cfg = ConfigParser(delimiters=['='], interpolation=None)
+    cfg.read(ROOT/'settings.ini', encoding='utf-8')
+    return cfg['DEFAULT']
+
+def scripts(cfg): return dict(o.strip().split('=') for o in cfg['console_scripts'].splitlines() if o.strip())
+
+def python(code): return subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+def imported(module):
+    "Everything a module imports, at the top or inside a function, in dotted form."
+    for o in ast.walk(ast.parse((LIB/f'{module}.py').read_text(encoding='utf-8'))):
+        if isinstance(o, ast.Import): yield from (a.name for a in o.names)
+        elif isinstance(o, ast.ImportFrom):
+            base = '.'.join(filter(None, ['ssd_fastai' if o.level else None, o.module]))
+            yield from ([f'{base}.{a.name}' for a in o.names] if base=='ssd_fastai' else [base])
+
+def reach(module):
+    "The modules of ours that `module` may import."
+    above = list(LAYERS)[:list(LAYERS).index(module)]
+    if LAYERS[module] is None: return set(above)
+    return set(LAYERS[module]).union(*map(reach, LAYERS[module])) & set(above)
+
+# --- imports
+
+def test_modules_without_fastai():
+    "Each in turn, in one fresh process; a missing module fails."
+    code = ('import importlib,json,sys\nout={}\n'
+            f'for o in {WITHOUT_FASTAI}:\n'
+            "    importlib.import_module(f'ssd_fastai.{o}')\n"
+            "    out[o] = [k for k in ('fastai','pandas','matplotlib.pyplot') if k in sys.modules]\n"
+            'print(json.dumps(out))')
+    res = python(code)
+    assert not res.returncode, res.stderr[-2000:]
+    out = json.loads(res.stdout.splitlines()[-1])
+    assert not {k: v for k, v in out.items() if v}, f'loaded by importing them: {out}'
+
+def test_synth_needs_no_torch():
+    res = python("import sys, ssd_fastai.synth; sys.exit('torch' in sys.modules)")
+    assert not res.returncode, 'importing ssd_fastai.synth loads torch ' + res.stderr[-500:]
+
+@pytest.mark.parametrize('module', modules())
+def test_imports_point_downward(module):
+    assert module in LAYERS, f'{module} has no place in LAYERS: give it one'
+    names = set(imported(module))
+    ours  = {o.split('.')[1] for o in names if o.startswith('ssd_fastai.')} - {'__version__'}
+    assert ours <= reach(module), f'{module} imports {sorted(ours-reach(module))}, may import {sorted(reach(module))}'
+    roots = {o.split('.')[0] for o in names}
+    if module in WITHOUT_FASTAI: assert 'fastai' not in roots
+    if module == 'synth': assert roots - set(sys.stdlib_module_names) <= {'numpy', 'PIL'}
+
+# --- names
+
+def test_names():
+    "No public name is given twice, none hides one of fastai's, and `all` has them all beside fastai's own."
+    theirs = vars(importlib.import_module('fastai.vision.all'))
+    mods   = {o: importlib.import_module(f'ssd_fastai.{o}') for o in modules()}
+    count  = Counter(n for m in mods.values() for n in m.__all__)
+    assert not [n for n, k in count.items() if k > 1], 'in two modules'
+    assert not [n for n in count if n in theirs], "these hide fastai's"
+    both = vars(importlib.import_module('ssd_fastai.all'))
+    assert not [n for n, v in theirs.items() if not n.startswith('_') and both.get(n) is not v], "fastai's, changed by `all`"
+    assert not [n for k, m in mods.items() if k not in NOT_IN_ALL for n in m.__all__ if both.get(n) is not getattr(m, n)]
+
+# --- settings.ini
+
+@pytest.mark.parametrize('name,target', scripts(settings()).items())
+def test_console_script(name, target):
+    assert callable(EntryPoint(name, target, 'console_scripts').load())
+
+@pytest.fixture(scope='module')
+def built(tmp_path_factory):
+    "sdist and wheel of a copy whose settings.ini says another version and one requirement more, built without network."
+    src, out = tmp_path_factory.mktemp('src'), tmp_path_factory.mktemp('dist')
+    for o in ('settings.ini', 'setup.py', 'pyproject.toml', 'MANIFEST.in', 'README.md', 'LICENSE'): shutil.copy(ROOT/o, src)
+    shutil.copytree(LIB, src/'ssd_fastai', ignore=shutil.ignore_patterns('__pycache__'))
+    ini  = (src/'settings.ini').read_text(encoding='utf-8').replace('\nrequirements = ', '\nrequirements = tomli>=2 ')
+    (src/'settings.ini').write_text(ini.replace(f"\nversion = {settings()['version']}", '\nversion = 9.8.7'), encoding='utf-8')
+    res = subprocess.run([sys.executable, '-m', 'build', '--no-isolation', '--outdir', out, src], capture_output=True, text=True)
+    assert not res.returncode, (res.stdout+res.stderr)[-2000:]
+    return out
+
+def test_sdist_is_complete(built):
+    with tarfile.open(built/'ssd_fastai-9.8.7.tar.gz') as f: names = {o.partition('/')[2] for o in f.getnames()}
+    assert {'settings.ini', 'setup.py', 'pyproject.toml', 'README.md', 'LICENSE'} <= names
+    assert {f'ssd_fastai/{o.name}' for o in LIB.glob('*.py')} <= names
+
+def test_wheel_says_what_settings_say(built):
+    cfg = settings()
+    with zipfile.ZipFile(built/'ssd_fastai-9.8.7-py3-none-any.whl') as f:
+        read = lambda o: f.read(f'ssd_fastai-9.8.7.dist-info/{o}').decode()
+        meta, entry = message_from_string(read('METADATA')), ConfigParser()
+        entry.read_string(read('entry_points.txt'))
+    assert (meta['Name'], meta['Version'], meta['Summary']) == ('ssd_fastai', '9.8.7', cfg['description'])
+    assert meta['Requires-Python'] == f">={cfg['min_python']}"
+    assert dict(entry['console_scripts']) == scripts(cfg)
+    assert 'ssd_fastai' in entry['nbdev']
+    reqs  = [Requirement(o) for o in meta.get_all('Requires-Dist')]
+    told  = lambda rs: {(o.name, o.specifier) for o in rs}
+    asked = lambda key: told(map(Requirement, cfg[key].split()))
+    assert told(o for o in reqs if not o.marker) == asked('requirements') | told([Requirement('tomli>=2')])
+    for k in ('lite', 'export', 'dev'):
+        extra = told(o for o in reqs if o.marker and o.marker.evaluate({'extra': k}))
+        assert asked(f'{k}_requirements') <= extra, k
+    assert set(meta.get_all('Provides-Extra')) == {'lite', 'export', 'dev'}
+
+def test_pyproject_repeats_nothing():
+    tables = [o.strip() for o in (ROOT/'pyproject.toml').read_text(encoding='utf-8').splitlines() if o.startswith('[')]
+    assert sorted(tables) == ['[build-system]', '[tool.nbdev]']

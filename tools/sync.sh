@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# Bring what is made from the notebooks up to date: modules, clean notebooks, README.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+nbdev-export
+nbdev-clean
+python tools/readme.py

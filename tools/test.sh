@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Everything that CI asks for. Arguments go to nbdev-test (`--flags slow` runs the slow cells too).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+echo '== exported modules, clean notebooks and README are current'
+before=$(git status --porcelain; git diff | cksum)
+tools/sync.sh
+after=$(git status --porcelain; git diff | cksum)
+if [ "$before" != "$after" ]; then
+  git diff --stat
+  echo 'error: generated files were not current; they are now: look at them and commit them' >&2
+  exit 1
+fi
+
+# two notebooks at a time on two cores: threads of their own would only wait for each other
+export OMP_NUM_THREADS=1
+
+echo '== notebooks'
+nbdev-test --n-workers 2 --timing "$@"
+
+echo '== tests'
+python -m pytest -q tests
