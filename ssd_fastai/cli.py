@@ -256,20 +256,21 @@ def ssd_export(
 @console
 def ssd_demo(
     out='runs/demo', # folder of the run, started anew
-    n:int=500,       # images to draw
-    epochs:int=24,   # passes over the training set
+    n:int=1400,      # images to draw
+    epochs:int=9,    # passes over the training set
     size='128',      # what images are resized to, pixels
     seed:int=42,     # of data, weights and order
 ):
     "Draw a data set, train a detector on it from random weights, evaluate it on the test split, and show what it finds"
+    from torchvision.transforms.v2 import RandomHorizontalFlip
     from ssd_fastai.synth import synth_voc
     from ssd_fastai.training import train_run
     out = Path(out)
     _start_anew(out)
     data = synth_voc(out/'data', n=n, seed=seed)
     test = read_split(data, 'test')
-    ev = train_run(_loaders(data, 'train', 'val', size=parse_size(size), bs=8), 'resnet18', out, epochs=epochs, seed=seed,
-                   weights='none', records=test)
+    ev = train_run(_loaders(data, 'train', 'val', size=parse_size(size), bs=16, augment=[RandomHorizontalFlip()], num_workers=0),
+                   'resnet18', out, epochs=epochs, lr=5e-3, seed=seed, weights='none', records=test)
     print(ev)
     _demo_pictures(out, ev, test)
     print(f'{out}: model.safetensors, evaluation.json, detections.png, pr_curve.png')
@@ -287,6 +288,6 @@ def _demo_pictures(out, ev, test):
     matplotlib.use('Agg')
     from ssd_fastai.boxes import show_pairs
     some = test[:8]
-    dets = _load(out/'model.safetensors').detect([r.file for r in some])
+    dets = _load(out/'model.safetensors').detect([r.file for r in some], score=0.3)
     show_pairs([(None, r, d) for r,d in zip(some, dets)], ncols=2).savefig(out/'detections.png', dpi=150, bbox_inches='tight', pad_inches=0.03)
     ev.plot_pr().figure.savefig(out/'pr_curve.png', dpi=150, bbox_inches='tight')

@@ -122,7 +122,7 @@ def _crowded(boxes, iou=0.4):
     return bool((np.triu(inter/(area[:,None]+area-inter), 1)>iou).any())
 
 # %% ../nbs/10_synth.ipynb #276f6d64
-_DIFFICULT,_HIDDEN,_NARROW = 0.5,0.25,8                                                  # visible share twice, pixels
+_DIFFICULT,_HIDDEN,_NARROW = 1/2,1/3,8                                                  # visible share twice, pixels
 
 # %% ../nbs/10_synth.ipynb #fa5a9214
 class _Layout:
@@ -162,7 +162,10 @@ def _objects(lay):
     return res
 
 # %% ../nbs/10_synth.ipynb #04df223f
-def _colour(rng, s, v): return np.array(colorsys.hsv_to_rgb(rng.random(), rng.uniform(*s), rng.uniform(*v)), np.float32)*255
+def _colour(rng, s, v, hue=None):
+    "RGB 0–255, saturation and value from the ranges `s` and `v`; `hue` (0–1, give or take) or any"
+    h = rng.random() if hue is None else rng.normal(hue, 0.03)%1
+    return np.array(colorsys.hsv_to_rgb(h, rng.uniform(*s), rng.uniform(*v)), np.float32)*255
 
 # %% ../nbs/10_synth.ipynb #ba5e2917
 def _noise(rng, hw, cells):
@@ -202,7 +205,7 @@ def _strokes(rng, img, hw):
     "`img` with clutter: open curves, thin and thick, that belong to no class."
     big = img.resize((2*hw[1], 2*hw[0]), Image.Resampling.BILINEAR)                     # twice the size, for smooth edges
     d = ImageDraw.Draw(big)
-    for _ in range(rng.integers(3, 11)):
+    for _ in range(rng.integers(2, 8)):
         a,b,c = rng.uniform((0,0), big.size, (3,2))
         t = np.linspace(0, rng.uniform(0.25, 1), 16)[:,None]
         col = tuple(int(o) for o in _colour(rng, (0.05,0.6), (0.2,0.95)))
@@ -221,9 +224,13 @@ def _background(rng, hw, kind):
     return np.asarray(_strokes(rng, img, hw)).astype(np.float32)                               # [H,W,3] 0–255
 
 # %% ../nbs/10_synth.ipynb #2f721b71
-def _contrasting(rng, ground, least):
-    "A random colour at least `least` away from the mean colour `ground` (RGB, 0–255), or the farthest of 20."
-    cols = [_colour(rng, (0.15,1), (0.2,1)) for _ in range(20)]
+_HUES = np.array([0,4,8,2,6,10,1,5,9,3])/12                                             # the first six far apart
+
+def _hue(name): return _HUES[_CLASSES.index(name)%10]
+
+def _contrasting(rng, ground, least, hue=None):
+    "A colour of about this `hue` at least `least` away from the mean colour `ground` (RGB, 0–255), or the farthest of 20."
+    cols = [_colour(rng, (0.55,1), (0.5,1), hue) for _ in range(20)]
     far  = [float(np.linalg.norm(o-ground)) for o in cols]
     return next((c for c,f in zip(cols, far) if f>=least), cols[int(np.argmax(far))])
 
@@ -244,7 +251,7 @@ def _paint(img, sprite, y, x, colour, rng):
 # %% ../nbs/10_synth.ipynb #c8bde1bd
 def _random_sprite(rng, names, hw):
     "A random object: from a tenth to half of the image's mean side, middle sizes most often."
-    side = (0.1 + 0.4*rng.beta(1.3, 2))*sum(hw)/2
+    side = (0.1 + 0.4*rng.beta(1.7, 2))*sum(hw)/2
     name,aspect = names[rng.integers(len(names))],np.exp(rng.uniform(-0.22, 0.22))
     return _sprite(name, side, rng.uniform(-0.35, 0.35), aspect, rim=rng.choice([0,1,1.6]))
 
@@ -280,7 +287,7 @@ def _scene(seed, i, n_classes=6):
         win,part = _windows(o, y, x, (h,w))
         ground = img[win][o.mask[part]].mean(0)
         small  = max(o.alpha.shape) < 0.2*(h+w)/2
-        _paint(img, o, y, x, _contrasting(rng, ground, 130 if small else 80), rng)
+        _paint(img, o, y, x, _contrasting(rng, ground, 150 if small else 110, _hue(o.name)), rng)
     img += rng.normal(0, rng.uniform(1, 5), (h,w,1)).astype(np.float32)
     return Image.fromarray(img.clip(0, 255).astype(np.uint8)),lay
 
@@ -316,7 +323,7 @@ def _whole_number(name, v, lo, hi):
 def _params(n, seed, n_classes):
     "What decides every byte of a set; `recipe` counts the ways of drawing that there have been."
     return dict(n=_whole_number('n', n, 1, 999_999), seed=_whole_number('seed', seed, 0, 2**63-1),
-                n_classes=_whole_number('n_classes', n_classes, 1, len(_CLASSES)), recipe=1)
+                n_classes=_whole_number('n_classes', n_classes, 1, len(_CLASSES)), recipe=2)
 
 # %% ../nbs/10_synth.ipynb #705992ee
 def _marked(path):

@@ -23,7 +23,7 @@ def plan_stages(
     epochs:int,       # epochs in all
     lr:float,         # top rate of the head
     pretrained:bool,  # start with the body frozen?
-    lr_mult:float=10, # rate of the head over that of the early body
+    lr_mult:float=3,  # rate of the head over that of the early body
 )->list:              # of (groups frozen, epochs, rate or slice of rates)
     "What to train for how long at which rates"
     if not pretrained: return [(0, epochs, lr)]
@@ -168,7 +168,7 @@ def train_run(
     out,                # folder of the run
     epochs=30,          # epochs in all; with ImageNet weights the first sixth with a frozen body
     lr=2e-3,            # top learning rate of the head
-    lr_mult=10,         # rate of the head over that of the early body, from pretrained weights
+    lr_mult=3,          # rate of the head over that of the early body, from pretrained weights
     wd=0.01,            # weight decay
     weights='auto',     # 'auto', 'imagenet', 'none' or a file
     precision='auto',   # 'auto', 'float32', 'bf16' or 'fp16'
