@@ -80,12 +80,18 @@ def _overlaps(a, b):
     return inter/(area(a)+area(b)-inter).clip(tiny), inter/area(a).clip(tiny)
 
 # %% ../nbs/05_metrics.ipynb #6508f4d3
+def _best(row, obj, iou, n):
+    "Of each of `n` detections the object that it overlaps most [n] (-1: none), and that IoU [n]"
+    order = np.lexsort((obj, -iou, row))
+    first = order[np.append(True, np.diff(row[order])!=0)[:len(order)]]
+    best,most = np.full(n, -1),np.zeros(n)
+    best[row[first]],most[row[first]] = obj[first],iou[first]
+    return best, most
+
+# %% ../nbs/05_metrics.ipynb #b1d0c5a2
 def _match_voc(row, obj, iou, g, n, thresh=0.5):
     "VOC's rules: `hit` [n] (1 right, 0 wrong, -1 neither), each detection's best object [n] (-1: none) and its IoU [n]"
-    order = np.lexsort((obj, -iou, row))
-    first = order[np.append(True, np.diff(row[order])!=0)[:len(order)]] # the best object of each detection
-    best,most,hit = np.full(n, -1),np.zeros(n),np.zeros(n, np.int8)
-    best[row[first]],most[row[first]] = obj[first],iou[first]
+    (best,most),hit = _best(row, obj, iou, n),np.zeros(n, np.int8)
     on    = np.flatnonzero((most>=thresh) & (best>=0))
     easy  = ~g['difficult'][best[on]]
     hit[on[~easy]] = -1
@@ -105,19 +111,23 @@ def _greedy(options, ignore, crowd, t):
         if not can: continue
         *_,j = max(can)
         taken.add(j)
-        out.append((row, -1 if ignore[j] else 1))
+        out.append((row, j))
     return out
 
 # %% ../nbs/05_metrics.ipynb #e4673c71
+def _options(row, obj, overlap, least):
+    "What each detection may choose from: {row: [(object, overlap), …]}"
+    keep,out = overlap>=least,{}
+    for r,j,v in zip(row[keep].tolist(), obj[keep].tolist(), overlap[keep].tolist()): out.setdefault(r, []).append((j,v))
+    return out
+
+# %% ../nbs/05_metrics.ipynb #5c0e9f31
 def _match_coco(row, obj, overlap, g, n):
     "COCO's rules at its ten thresholds: `hit` [10,n]"
-    keep = overlap>=_THRESHOLDS[0]
-    options = {}
-    for r,j,v in zip(row[keep].tolist(), obj[keep].tolist(), overlap[keep].tolist()):
-        options.setdefault(r, []).append((j,v))
+    options = _options(row, obj, overlap, _THRESHOLDS[0])
     hit,flags = np.zeros((len(_THRESHOLDS),n), np.int8),(g['difficult'].tolist(), g['crowd'].tolist())
     for h,t in zip(hit, _THRESHOLDS):
-        for r,o in _greedy(options.items(), *flags, t): h[r] = o
+        for r,j in _greedy(options.items(), *flags, t): h[r] = -1 if flags[0][j] else 1
     return hit
 
 # %% ../nbs/05_metrics.ipynb #4375d7b6
@@ -128,6 +138,10 @@ def _rank(group):
     return np.arange(len(group)) - np.searchsorted(group, group)
 
 # %% ../nbs/05_metrics.ipynb #50791dc1
+def _coco_ap(score, hit, objects):
+    "Mean over the ten thresholds of what `_match_coco` says"
+    return float(np.mean([average_precision(*_curve(score, h, objects)[:2], 'coco') for h in hit]))
+
 def _class_ap(d, g):
     "AP in the three forms and what was matched, for one class: `d` in order of image and score, `g` of image"
     n,objects = len(d['score']),int((~g['difficult']).sum())
@@ -137,11 +151,11 @@ def _class_ap(d, g):
     top  = _rank(d['image'])<_TOP
     coco = _match_coco(*(o[top[row]] for o in (row, obj, np.where(g['crowd'][obj], part, iou))), g, n)
     r,p,_ = _curve(d['score'], hit, objects)
-    tens  = [average_precision(*_curve(d['score'][top], h[top], objects)[:2], 'coco') for h in coco]
-    aps = dict(voc07=average_precision(r, p, 'voc07'), voc12=average_precision(r, p, 'voc12'), coco=float(np.mean(tens)))
+    aps = dict(voc07=average_precision(r, p, 'voc07'), voc12=average_precision(r, p, 'voc12'),
+               coco=_coco_ap(d['score'][top], coco[:,top], objects))
     if not objects: aps = dict.fromkeys(_FORMS, float('nan'))
     counts = dict(objects=objects, difficult=len(g['image'])-objects, detections=n)
-    found  = dict(image=d['image'], det=d['index'], score=d['score'], hit=hit, iou=most,
+    found  = dict(image=d['image'], det=d['index'], box=d['box'], score=d['score'], hit=hit, iou=most,
                   obj=np.append(g['index'], -1)[best], coco=coco, top=top)
     return {**counts, **aps}, found
 
@@ -246,7 +260,8 @@ class Evaluation:
     rows:dict         # class → objects, difficult, detections (counts), voc07, voc12, coco (AP, 0–1; NaN: absent)
     protocol:dict     # what the numbers depend on; JSON-able
     counts:dict       # images, objects (that count), difficult, detections
-    matches:dict=None # class → arrays over its detections: image, det, score, hit, obj, iou, top [n], coco [10,n]
+    matches:dict=None # class → arrays over its detections: image, det, score, hit, obj, iou, top [n], box [n,4], coco [10,n]
+    objects:dict=None # class → arrays over its objects: image, index, difficult, crowd [m], box [m,4]
 
     @property
     def voc07(self): return _mean(o['voc07'] for o in self.rows.values())
@@ -283,7 +298,8 @@ def evaluate_detections(
     gs = _split(g, np.lexsort((g['image'], g['label'])), n)
     rows,found = zip(*map(_class_ap, ds, gs)) if n else ((),())
     counts = dict(images=len(dets), **{k:sum(o[k] for o in rows) for k in ('objects','difficult','detections')})
-    return Evaluation(dict(zip(vocab[1:], rows)), protocol, counts, dict(zip(vocab[1:], found)))
+    named  = lambda o: dict(zip(vocab[1:], o))
+    return Evaluation(named(rows), protocol, counts, named(found), named(gs))
 
 # %% ../nbs/05_metrics.ipynb #c83441be
 def _head(o):
@@ -319,6 +335,12 @@ def _repr_html_(self:Evaluation):
     p = '<p style="font-size:90%;margin:2px">{}</p>'.format
     return p(escape(_head(self))) + _table(self).to_html(border=0) + p('<br>'.join(map(escape, _foot(self))))
 
+# %% ../nbs/05_metrics.ipynb #2d4b8e70
+def _kept(o):
+    "The matches of an evaluation. ValueError where it was read from a file"
+    if o.matches: return o.matches
+    raise ValueError('an evaluation from a file has no detections to look at: call evaluate_detections again')
+
 # %% ../nbs/05_metrics.ipynb #7a660d1e
 @patch
 def curve(self:Evaluation,
@@ -326,8 +348,7 @@ def curve(self:Evaluation,
 )->tuple: # recall, precision, score: three [n], one point a distinct score, falling
     "The curve of one class at IoU 0.5. ValueError for an evaluation that was read from a file"
     if name not in self.rows: raise ValueError(f'class {name!r} was not evaluated: give one of {", ".join(self.rows)}')
-    if self.matches is None: raise ValueError('an evaluation from a file has no curves: call evaluate_detections again')
-    m = self.matches[name]
+    m = _kept(self)[name]
     return _curve(m['score'], m['hit'], self.rows[name]['objects'])
 
 # %% ../nbs/05_metrics.ipynb #2314aafd
