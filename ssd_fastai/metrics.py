@@ -404,7 +404,7 @@ def save(self:Evaluation,
 def from_dict(cls:Evaluation,
     d, # what `to_dict` gave; further entries are left alone
 )->Evaluation:
-    "Read back what `to_dict` gave: everything but the curves"
+    "Read back what `to_dict` gave: everything but the detections"
     for k in ('per_class','protocol','counts'):
         if k not in d: raise ValueError(f'no {k!r} in the evaluation: give what `to_dict` or `save` wrote')
     nan = lambda o: float('nan') if o is None else o
@@ -456,13 +456,14 @@ def __gt__(self:Evaluation, other):
     _check_same(self, other)
     return self.map>other.map
 
-# %% ../nbs/06_analysis.ipynb #579d818d
+# %% ../nbs/06_analysis.ipynb #fc9dd72f
 def _rates(o, name, t):
-    "Precision (NaN where nothing is left), recall, F1 of a class where detections must score more than each of `t` [T]"
+    "Precision (NaN: nothing left), recall, F1 (NaN: no objects) of a class where detections must score more than each of `t` [T]"
     r,p,s = o.curve(name)
     k   = np.searchsorted(-s, -np.asarray(t, np.float32).astype(np.float64)) # how many distinct scores are above
     r,p = np.append(0, r)[k],np.append(np.nan, p)[k]
-    return p, r, np.nan_to_num(2*p*r/np.where(p+r>0, p+r, 1))
+    some = 1 if o.rows[name]['objects'] else np.nan # nothing to find: no recall
+    return p, r*some, np.nan_to_num(2*p*r/np.where(p+r>0, p+r, 1))*some
 
 # %% ../nbs/06_analysis.ipynb #e0ae4166
 def _chosen(o, names):
@@ -497,7 +498,7 @@ def _cut(lo, hi):
         if lo<=float(np.float32(t))<hi: return float(t)
     return float(lo)
 
-# %% ../nbs/06_analysis.ipynb #40390272
+# %% ../nbs/06_analysis.ipynb #c7a2d25c
 @patch
 def best_threshold(self:Evaluation,
     names=None, # classes to average F1 over, one or several; None: all that have objects
@@ -507,7 +508,7 @@ def best_threshold(self:Evaluation,
     s = np.unique(np.concatenate([[], *(self.curve(k)[2] for k in names)]))[::-1] # falling
     if not len(s): return None
     below = np.append(s[1:], np.nextafter(np.float32(s[-1]), np.float32(-np.inf))) # the highest that is left out
-    f1 = np.mean([_rates(self, k, below)[2] for k in names], 0)
+    f1 = _mid(np.array([_rates(self, k, below)[2] for k in names]))
     return _cut(below[f1.argmax()], s[f1.argmax()]) if f1.max()>0 else None
 
 # %% ../nbs/06_analysis.ipynb #2bb0ea30
@@ -518,7 +519,7 @@ def _axes(ax, w, h):
     ax.spines[['top','right']].set_visible(False)
     return ax
 
-# %% ../nbs/06_analysis.ipynb #bd6ed937
+# %% ../nbs/06_analysis.ipynb #544ec554
 @patch
 def plot_thresholds(self:Evaluation,
     ax=None,    # matplotlib axes; None: a figure of its own
@@ -528,35 +529,37 @@ def plot_thresholds(self:Evaluation,
     names,t,best = _chosen(self, names),np.linspace(0, 1, 401),self.best_threshold(names)
     rates,color  = np.array([_rates(self, k, t) for k in names]).reshape(-1, 3, len(t)),list(self.rows).index # [K,3,T]
     ax = _axes(ax, 5.6, 3.2)
-    for k,r in zip(names, rates): ax.plot(t, r[2], color=label_color(color(k)+1), lw=1.2, label=f'F1 {k}')
+    for k,r in zip(names, rates if len(names)>1 else ()): ax.plot(t, r[2], color=label_color(color(k)+1), lw=1.2, label=f'F1 {k}')
     for y,c,ls,what in zip(_mid(rates), ('0.55','0.55','black'), ('--','-.','-'), ('precision','recall','F1')):
         ax.plot(t, y, ls, color=c, lw=1.4 if c=='0.55' else 2.2, label=f'{what}, mean' if len(names)>1 else what, zorder=2.5)
     if best is not None: ax.axvline(best, color='black', lw=1, ls=':')
-    f1 = 0 if best is None else np.mean([_rates(self, k, [best])[2] for k in names])
+    f1 = None if best is None else _mid(np.array([_rates(self, k, [best])[2] for k in names]))[0]
     ax.set_title('nothing right' if best is None else f'F1 {f1:.3f} where score > {best:g}', fontsize=10)
     ax.set(xlim=(0,1), ylim=(0,1.03), xlabel='threshold on the score', ylabel='at IoU 0.5')
     ax.grid(color='0.92')
     ax.legend(loc='center left', bbox_to_anchor=(1.01,0.5), fontsize=8, frameon=False, ncols=1+len(names)//16)
     return ax
 
-# %% ../nbs/06_analysis.ipynb #b5e613b8
+# %% ../nbs/06_analysis.ipynb #92f33fe0
 @patch
 def plot_scores(self:Evaluation,
     ax=None,    # matplotlib axes; None: a figure of its own
     names=None, # classes, one or several; None: all that have objects
 ): # the axes
-    "How many right and wrong detections there are at each score, and the best threshold dotted"
+    "How many right (up) and wrong (down) detections there are at each score, on a logarithmic scale; dotted the best threshold"
     names,best = _chosen(self, names),self.best_threshold(names)
     score,hit  = (np.concatenate([[], *(_kept(self)[k][o] for k in names)]) for o in ('score','hit'))
-    ax = _axes(ax, 5, 2.8)
-    for h,c,what in (0,'#E8743B','wrong'),(1,'#2E7FB8','right'):
-        ax.hist(score[hit==h], np.linspace(0, 1, 41), color=c, alpha=0.6, label=f'{what} ({(hit==h).sum()})')
+    ax,edges   = _axes(ax, 5.6, 3),np.linspace(0, 1, 41)
+    for h,way,c,what in (1,1,'#2E7FB8','right'),(0,-1,'#E8743B','wrong'):
+        n = np.histogram(score[hit==h], edges)[0]
+        ax.bar(edges[:-1], way*n, width=1/40, align='edge', color=c, label=f'{n.sum()} {what}')
     if best is not None: ax.axvline(best, color='black', lw=1, ls=':', label=f'best threshold {best:g}')
+    ax.axhline(0, color='black', lw=0.8)
     ax.set_yscale('symlog', linthresh=1)
-    ax.set(xlim=(0,1), xlabel='score', ylabel='detections')
-    ax.set_ylim(bottom=0)
-    ax.set_title(', '.join(names[:4])+(', …' if len(names)>4 else ''), fontsize=10)
-    ax.legend(fontsize=8, frameon=False)
+    ax.yaxis.set_major_formatter(lambda y,_: f'{abs(y):g}')
+    ax.set(xlim=(0,1), xlabel='score', ylabel='wrong      detections      right')
+    ax.set_title(', '.join(names[:4])+(', …' if len(names)>4 else ''), fontsize=10, parse_math=False)
+    ax.legend(loc='center left', bbox_to_anchor=(1.01,0.5), fontsize=8, frameon=False)
     return ax
 
 # %% ../nbs/06_analysis.ipynb #5a035413
@@ -599,21 +602,21 @@ def confusion(self:Evaluation,
     names = [*self.rows,'background']
     return pd.DataFrame(n[1:,1:], pd.Index(names, name='truth'), pd.Index(names, name='found'))
 
-# %% ../nbs/06_analysis.ipynb #dedafc4a
+# %% ../nbs/06_analysis.ipynb #4f269d50
 @patch
 def plot_confusion(self:Evaluation,
     score=None, # a detection must score more than this, 0–1; None: `best_threshold`
     iou=0.5,    # overlap from which a detection and an object belong together
     ax=None,    # matplotlib axes; None: a figure of its own
 ): # the axes
-    "The confusion matrix: counts, and as colour the share of the row"
+    "The confusion matrix: counts (up to 40 classes or so), and as colour the share of the row"
     score = self.best_threshold() or 0 if score is None else score
     n = self.confusion(score, iou)
     K,share = len(n),n.to_numpy()/n.to_numpy().sum(1, keepdims=True).clip(1)
-    ax = _axes(ax, 1.7+0.5*K, 1.4+0.42*K)
+    ax = _axes(ax, min(1.7+0.5*K, 16), min(1.4+0.42*K, 14))
     ax.imshow(share, cmap='Blues', vmin=0, vmax=1, aspect='auto')
     for (i,j),v in np.ndenumerate(n.to_numpy()):
-        if v: ax.text(j, i, v, ha='center', va='center', fontsize=8, color='white' if share[i,j]>0.55 else 'black')
+        if v and K<=40: ax.text(j, i, v, ha='center', va='center', fontsize=8, color='white' if share[i,j]>0.55 else 'black')
     ax.set_xticks(range(K), n.columns, fontsize=8, rotation=45 if K>4 else 0, ha='right' if K>4 else 'center', parse_math=False)
     ax.set_yticks(range(K), n.index, fontsize=8, parse_math=False)
     for f in ax.axvline,ax.axhline: f(K-1.5, color='0.6', lw=0.8)
