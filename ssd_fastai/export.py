@@ -11,10 +11,10 @@ from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np, safetensors, torch
+import numpy as np, torch
 from PIL import Image
 from safetensors.torch import load, save
-from torch import nn, Tensor
+from torch import nn
 from torchvision import models as tvm
 
 from .anchors import AnchorRecipe
@@ -58,7 +58,7 @@ def _check_fields(o, fields, what):
 def _check_header(h, what, onnx=False):
     "The header `h` again. ValueError where it is of another format, or asks for what no detector is"
     if type(h) is dict and h.get('format')!=FORMAT:
-        raise ValueError(f'{what} is of format {reprlib.repr(h.get("format"))}, this version reads {FORMAT}: save it again, or take the version that wrote it')
+        raise ValueError(f'{what} is of format {reprlib.repr(h.get("format"))}, this version reads {FORMAT}: write it again with save_detector')
     _check_fields(h, {**_HEADER, 'onnx':_ONNX} if onnx else _HEADER, what)
     c,v,k = h['config'],h['vocab'],AnchorRecipe.from_dict(h['config']['recipe']).k
     if v[0]!='#na#' or len(set(v))<len(v) or len(v)!=c['n_classes']:
@@ -82,8 +82,10 @@ def _header(det, info=None, packages=('torch','torchvision'), **more):
 def _as_detector(o):
     "The `Detector` of a learner, or `o` itself. ValueError where there is no network to write"
     det = o.detector() if hasattr(o, 'detector') else o
-    if not isinstance(getattr(det, 'model', None), nn.Module): raise ValueError(f'{type(o).__name__}: give an SSDLearner, or a Detector that runs in torch')
-    if not getattr(det.model, 'config', None): raise ValueError('this model was not made by create_ssd or ssd_learner: it has no config to be built from again')
+    if not isinstance(getattr(det, 'model', None), nn.Module):
+        raise ValueError(f'{type(o).__name__}: give an SSDLearner, or a Detector that runs in torch')
+    if not getattr(det.model, 'config', None):
+        raise ValueError('this model was not made by create_ssd or ssd_learner: it has no config to be built from again')
     return det
 
 # %% ../nbs/30_export.ipynb #e0000010
@@ -169,12 +171,15 @@ def _build(h, told, n, path):
     try:
         if _least(c)*4 > n: raise ValueError(f'it asks for {_least(c)*4:,} bytes of weights, and {n:,} are there')
         model = build_ssd(c)
-    except Exception as e: raise ValueError(f'{path}: no network can be built from its header ({(str(e).splitlines() or [type(e).__name__])[0]})') from None
+    except Exception as e:
+        why = (str(e).splitlines() or [type(e).__name__])[0]
+        raise ValueError(f'{path}: no network can be built from its header ({why})') from None
     ours   = {k:(_KINDS.get(v.dtype), list(v.shape)) for k,v in model.state_dict().items()}
     theirs = {k:(o['dtype'], o['shape']) for k,o in told.items()}
     for k in ours.keys() | theirs.keys():
         if ours.get(k)!=theirs.get(k):
-            raise ValueError(f"{path}: its weights do not fit its header's {c['arch']}: {reprlib.repr(k)} is {theirs.get(k, 'missing')}, not {ours.get(k, 'wanted')}")
+            raise ValueError(f"{path}: its weights do not fit its header's {c['arch']}: {reprlib.repr(k)} is "
+                             f"{theirs.get(k, 'missing')}, not {ours.get(k, 'wanted')}")
     if n!=sum(o.nbytes for o in model.state_dict().values()): raise ValueError(f'{path}: cut short, or longer than its weights')
     return model.eval()
 
@@ -248,7 +253,7 @@ def _graph(det, suppress):
     prog = torch.onnx.export(net.eval(), (x,), dynamo=True, external_data=False, verbose=False, opset_version=_OPSET, input_names=['images'],
                              output_names=names, dynamic_shapes=({0:torch.export.Dim('batch', min=1, max=1024)},))
     p = prog.model_proto
-    for o in (*p.graph.node, *p.graph.value_info, *p.graph.input, *p.graph.output): del o.metadata_props[:]  # source lines of this machine
+    for o in (p, p.graph, *p.graph.node, *p.graph.value_info): del o.metadata_props[:]  # they name source files of this machine
     if suppress: _add_suppression(p.graph, det)
     o = p.metadata_props.add()
     o.key,o.value = 'ssd_fastai',_header(det, packages=('torch','torchvision','onnx','onnxscript','onnxruntime'),
@@ -329,7 +334,8 @@ def _onnx_detector(raw, path):
     except Exception as e: raise ValueError(f'{path}: ONNX Runtime cannot read it ({str(e).splitlines()[0]})') from None
     raw_graph = h['onnx']['kind']=='raw'
     names = [o.name for o in session.get_outputs()]
-    if names!=(['logits','offsets'] if raw_graph else ['image','labels','scores','boxes']): raise ValueError(f'{path}: its outputs are {reprlib.repr(names)}')
+    want = ['logits','offsets'] if raw_graph else ['image','labels','scores','boxes']
+    if names!=want: raise ValueError(f'{path}: its outputs are {reprlib.repr(names)}, not {want}')
     return _detector(OnnxModel(session, h), h, Detector if raw_graph else OnnxDetector)
 
 # %% ../nbs/30_export.ipynb #132091c0
@@ -339,7 +345,8 @@ def load_detector(
     "Open a detector, without fastai and without unpickling anything. Raises `ValueError` for a file that is none, damaged or hostile"
     path = Path(path)
     if not path.is_file(): raise ValueError(f'{path}: no such file')
-    if path.suffix == '.pkl': raise ValueError(f"{path}: a pickle may run any code; open it with fastai's load_learner if you trust it, or save with save_detector")
+    if path.suffix == '.pkl':
+        raise ValueError(f"{path}: a pickle may run any code; open it with fastai's load_learner if you trust it, or save with save_detector")
     if path.suffix != '.onnx': return _load_safetensors(path)
     if path.stat().st_size >= 2**31: raise ValueError(f'{path}: over 2 GB, which no ONNX file is')
     return _onnx_detector(path.read_bytes(), path)
