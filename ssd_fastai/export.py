@@ -205,14 +205,14 @@ class _Decoded(nn.Module):
         super().__init__()
         self.model,self.coder,self.n = model,BoxCoder(model.encoding),n
         h,w = size
-        self.register_buffer('half', torch.tensor([w,h,w,h])/2)
+        self.register_buffer('half_size', torch.tensor([w,h,w,h])/2)
 
     def forward(self, x):
         logits,offsets = self.model(x)
         boxes  = self.coder.decode(offsets, self.model.anchors, self.model.cells).clamp(-1, 1)
         scores = logits[...,1:].sigmoid()
         least  = scores.flatten(1).topk(min(self.n, scores.shape[1]*scores.shape[2])).values[:,-1:,None]
-        return (boxes+1)*self.half, (scores*(scores>=least)).transpose(1,2)
+        return (boxes+1)*self.half_size, (scores*(scores>=least)).transpose(1,2)
 
 # %% ../nbs/30_export.ipynb #e0000021
 _NODES = [  # operation, inputs, outputs, attributes
