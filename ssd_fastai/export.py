@@ -55,6 +55,7 @@ def _check_fields(o, fields, what):
         if isinstance(f, dict): _check_fields(o[k], f, f'{what}.{k}')
         elif not f[0](o[k]): raise ValueError(f'{what}.{k} is {reprlib.repr(o[k])}: it should be {f[1]}')
 
+# %% ../nbs/30_export.ipynb #d95b963d
 def _check_header(h, what, onnx=False):
     "The header `h` again. ValueError where it is of another format, or asks for what no detector is"
     if type(h) is dict and h.get('format')!=FORMAT:
@@ -70,6 +71,7 @@ def _check_header(h, what, onnx=False):
 # %% ../nbs/30_export.ipynb #fd760687
 _MARK = hashlib.sha256(b'ssd_fastai').hexdigest()  # stands in the checksum's place while that is computed
 
+# %% ../nbs/30_export.ipynb #b493bb41
 def _header(det, info=None, packages=('torch','torchvision'), **more):
     "All of a detector but its weights, as JSON. ValueError for what a file cannot hold"
     h = dict(checksum=_MARK, format=FORMAT, config=det.model.config, vocab=det.vocab, size=list(det.size), method=det.method,
@@ -79,6 +81,7 @@ def _header(det, info=None, packages=('torch','torchvision'), **more):
     except (TypeError,ValueError,RecursionError) as e: raise ValueError(f'this detector cannot be written as JSON ({e})') from None
     return json.dumps(_check_header(h, 'the detector', 'onnx' in more))
 
+# %% ../nbs/30_export.ipynb #57c385bf
 def _as_detector(o):
     "The `Detector` of a learner, or `o` itself. ValueError where there is no network to write"
     det = o.detector() if hasattr(o, 'detector') else o
@@ -91,6 +94,7 @@ def _as_detector(o):
 # %% ../nbs/30_export.ipynb #e0000010
 def _seal(raw): return raw.replace(_MARK.encode(), hashlib.sha256(raw).hexdigest().encode(), 1)
 
+# %% ../nbs/30_export.ipynb #c8ec4191
 def _check_seal(raw, seal, path):
     "ValueError unless `seal` is the checksum of `raw`"
     seal,mark = seal.encode(),_MARK.encode()
@@ -122,11 +126,13 @@ def save_detector(
 # %% ../nbs/30_export.ipynb #e0000017
 _MAX_HEADER = 4*2**20  # bytes
 
+# %% ../nbs/30_export.ipynb #10d46fd2
 def _json(text, what):
     "ValueError for what is not JSON, and for its bombs"
     try: return json.loads(text)
     except (ValueError,RecursionError) as e: raise ValueError(f'{what} is not JSON ({type(e).__name__})') from None
 
+# %% ../nbs/30_export.ipynb #b66e7d59
 def _read_header(path):
     "(our header, what it says of its tensors, bytes that should follow) of a safetensors file; no weight is read"
     size = path.stat().st_size
@@ -143,6 +149,7 @@ def _read_header(path):
     _check_fields(told, {k:_TENSOR for k in told}, f'{path}: its tensors')
     return _check_header(_json(text['ssd_fastai'], f'{path}: its header'), f'{path}: its header'), told, size-8-n
 
+# %% ../nbs/30_export.ipynb #15268624
 _TENSOR = dict(dtype=_text(8), shape=_many(_whole(0,2**31),0,8), data_offsets=_many(_whole(0,2**40),2,2))
 
 # %% ../nbs/30_export.ipynb #e0000019
@@ -155,6 +162,7 @@ def _n_numbers(arch):
         with torch.device('meta'): return sum(o.numel() for o in timm.create_model(name).parameters())
     except Exception: return 0  # a few look at their own numbers while they are made
 
+# %% ../nbs/30_export.ipynb #a4d13814
 def _least(c):
     "Numbers that a network of config `c` has at least: the head's, and a sixteenth of the classifier's (VGG's body is a ninth)"
     k = AnchorRecipe.from_dict(c['recipe']).k
@@ -165,6 +173,7 @@ def _least(c):
 # %% ../nbs/30_export.ipynb #e000001c
 _KINDS = {torch.float32:'F32', torch.int64:'I64', torch.int32:'I32', torch.uint8:'U8', torch.bool:'BOOL'}
 
+# %% ../nbs/30_export.ipynb #3a6d6d76
 def _build(h, told, n, path):
     "The network of header `h`, if the tensors `told` of and `n` bytes are just its own"
     c = h['config']
@@ -188,6 +197,7 @@ def _detector(model, h, cls=Detector):
     "A `Detector` around `model` with what header `h` says"
     return cls(model, h['vocab'], h['size'], h['method'], info=h['info'], **h['thresholds'])
 
+# %% ../nbs/30_export.ipynb #eb9ffa12
 def _load_safetensors(path):
     "The `Detector` in a safetensors file"
     h,told,n = _read_header(path)
@@ -244,6 +254,7 @@ def _add_suppression(g, det):
 # %% ../nbs/30_export.ipynb #e0000023
 _OPSET = 18
 
+# %% ../nbs/30_export.ipynb #c1267feb
 def _graph(det, suppress):
     "The bytes of an ONNX file of detector `det`, a model on the CPU"
     import onnx
@@ -303,6 +314,7 @@ def _messages(o):
         if f.message_type is not None:
             for p in (v if hasattr(v, '__len__') else [v]): yield from _messages(p)
 
+# %% ../nbs/30_export.ipynb #bab6ebfc
 def _read_onnx(raw, path):
     "The checked header of an ONNX file"
     import onnx
@@ -323,6 +335,7 @@ def _need(*packages):
     for o in packages:
         if find_spec(o) is None: raise ValueError(f'ONNX needs {o}: pip install ssd_fastai[export]')
 
+# %% ../nbs/30_export.ipynb #1cf697e4
 def _onnx_detector(raw, path):
     "The `Detector` in the bytes of an ONNX file"
     _need('onnx', 'onnxruntime')
@@ -358,6 +371,7 @@ def _unlike(a, b):
     like = near & (a.labels[:,None]==b.labels) & ((a.scores[:,None]-b.scores).abs() < 1e-3)
     return int((~like.any(1)).sum())
 
+# %% ../nbs/30_export.ipynb #52ff4115
 def _verify(det, other, pics, path):
     "ValueError unless `other` finds in `pics` what `det` finds, at batch 1, 2 and 7"
     want  = det.detect(pics)
@@ -379,6 +393,7 @@ def _test_images(learn, images):
     if not pics: raise ValueError('images: give one at least to verify with')
     return (pics*7)[:max(7, len(pics))]
 
+# %% ../nbs/30_export.ipynb #21de8854
 def _on_cpu(det):
     "A copy of a detector's model on the CPU"
     model = build_ssd(det.model.config)
