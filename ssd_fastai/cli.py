@@ -244,13 +244,15 @@ def ssd_predict(
 # %% ../nbs/31_cli.ipynb #07862189
 @console(pos=('model',))
 def ssd_export(
-    model,   # model file (.safetensors)
-    onnx='', # write an ONNX file here
+    model,          # model file (.safetensors)
+    onnx='',        # write an ONNX file here, ending in .onnx
+    suppress=False, # put decoding and suppression into the graph as well
+    images='',      # an image, or a folder of which the first 16 are taken, to verify with; none: seeded noise
 ):
-    "Write a model in another format"
+    "Write a model as ONNX, once it finds in ONNX Runtime what it finds in torch"
     from ssd_fastai.export import export_onnx
     if not onnx: raise ValueError('say what to write: --onnx FILE')
-    print(f'wrote {export_onnx(_load(model), onnx)}')
+    print(f'wrote {export_onnx(_load(model), onnx, suppress=suppress, images=find_images([images]) if images else None)}')
 
 # %% ../nbs/31_cli.ipynb #80bc7aa8
 @console
