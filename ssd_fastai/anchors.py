@@ -169,9 +169,9 @@ def show_anchors(
         raise ValueError(f'{len(anchors)} anchors, but these grids with k={k} have {sum(n)}: give the recipe\'s own')
     img = _sky() if img is None else np.asarray(load_image(img))
     fig,axs = plt.subplots(1, len(n), figsize=figsize or (2.3*len(n),2.3), squeeze=False, layout='constrained')
-    far = [_show_level(ax, img, a, g, k, cell) for ax,a,g in zip(axs[0], anchors.detach().cpu().split(n), grids)]
-    lim = max(1, *far)+.03
-    for ax in axs.flat: ax.set(xlim=(-lim,lim), ylim=(lim,-lim)); ax.tick_params(labelsize=7)
+    for ax,a,g in zip(axs[0], anchors.detach().cpu().split(n), grids):
+        lim = max(1, _show_level(ax, img, a, g, k, cell))+.03
+        ax.set(xlim=(-lim,lim), ylim=(lim,-lim)); ax.tick_params(labelsize=7)
     return fig
 
 # %% ../nbs/01_anchors.ipynb #0403add2
