@@ -628,7 +628,8 @@ def show_receptive_cell(
     ax = ax or plt.subplots(figsize=(3.6,3.6*pic.height/pic.width+.3), layout='constrained')[1]
     ax.imshow(pic.convert('L'), extent=(-1,1,1,-1), aspect=pic.height/pic.width, cmap='gray', alpha=0.7)
     ax.imshow((heat/heat.max()).sqrt(), extent=(-1,1,1,-1), aspect=pic.height/pic.width, cmap='inferno', alpha=0.55)
-    for (a,b,u,v),ec,ls,t in (((x1,y1,x2-x1,y2-y1),'white','--','sees, 90 %'), ((cx-w/2,cy-h/2,w,h),'C0','-','anchor'), ((cx-cw/2,cy-ch/2,cw,ch),'lime','-','cell')):
+    frames = {'sees, 90 %':(x1,y1,x2-x1,y2-y1), 'anchor':(cx-w/2,cy-h/2,w,h), 'cell':(cx-cw/2,cy-ch/2,cw,ch)}
+    for (t,(a,b,u,v)),ec,ls in zip(frames.items(), ('white','C0','lime'), ('--','-','-')):
         ax.add_patch(Rectangle((a,b), u, v, fill=False, ec=ec, ls=ls, lw=1.4, label=t))
     ax.set(xticks=[], yticks=[], xlim=(-1,1), ylim=(1,-1))
     ax.set_title(f'row {row}: level {l}, cell ({y}, {c}), shape {s}', fontsize=8)
