@@ -606,7 +606,7 @@ def receptive_field(
     return g/g.sum().clamp(min=torch.finfo(g.dtype).tiny)
 
 # %% ../nbs/20_head.ipynb #5cf37e28
-def _middle(p, share=0.9):
+def _middle(p, share=0.5):
     "Where the middle `share` of a histogram [n] lies, in -1 to 1: (from, to)"
     c = p.cumsum(0)/p.sum()
     lo,hi = ((c<q).sum().item() for q in ((1-share)/2,(1+share)/2))
@@ -618,7 +618,7 @@ def show_receptive_cell(
     img,             # anything `load_image` opens
     ax=None,         # matplotlib axes; None: a figure of its own
 ): # the axes
-    "Draw the cell that a row reads, its anchor, and what it sees of the image: by colour, and the middle 90 % as a frame"
+    "Draw the cell that a row reads, its anchor, and what it sees of the image: by colour, and the middle half as a frame"
     import matplotlib.pyplot as plt
     from matplotlib.patches import Rectangle
     heat,(m,x,pic) = receptive_field(model, row, img),_prepared(model, img)
@@ -628,7 +628,7 @@ def show_receptive_cell(
     ax = ax or plt.subplots(figsize=(3.6,3.6*pic.height/pic.width+.3), layout='constrained')[1]
     ax.imshow(pic.convert('L'), extent=(-1,1,1,-1), aspect=pic.height/pic.width, cmap='gray', alpha=0.7)
     ax.imshow((heat/heat.max()).sqrt(), extent=(-1,1,1,-1), aspect=pic.height/pic.width, cmap='inferno', alpha=0.55)
-    frames = {'sees, 90 %':(x1,y1,x2-x1,y2-y1), 'anchor':(cx-w/2,cy-h/2,w,h), 'cell':(cx-cw/2,cy-ch/2,cw,ch)}
+    frames = {'middle half of what it sees':(x1,y1,x2-x1,y2-y1), 'anchor':(cx-w/2,cy-h/2,w,h), 'cell':(cx-cw/2,cy-ch/2,cw,ch)}
     for (t,(a,b,u,v)),ec,ls in zip(frames.items(), ('white','C0','lime'), ('--','-','-')):
         ax.add_patch(Rectangle((a,b), u, v, fill=False, ec=ec, ls=ls, lw=1.4, label=t))
     ax.set(xticks=[], yticks=[], xlim=(-1,1), ylim=(1,-1))
@@ -661,8 +661,8 @@ def show_score_maps(
     tall = pic.height/pic.width
     fig,axs = plt.subplots(1, len(maps), figsize=figsize or (2.1*len(maps)+.6,2.1*tall+.3), squeeze=False, layout='constrained')
     for ax,o in zip(axs[0], maps):
-        ax.imshow(pic.convert('L'), extent=(-1,1,1,-1), aspect=tall, cmap='gray')
-        heat = ax.imshow(o, extent=(-1,1,1,-1), aspect=tall, cmap='inferno', vmin=0, vmax=1, alpha=0.65)
+        ax.imshow(pic.convert('L'), extent=(-1,1,1,-1), aspect=tall, cmap='gray', alpha=0.8)
+        ax.imshow(o, extent=(-1,1,1,-1), aspect=tall, cmap='inferno', vmin=0, vmax=1, alpha=(0.1+0.65*o).numpy())
         ax.set(xticks=[], yticks=[]); ax.set_title(f'{o.shape[0]}×{o.shape[1]} cells, best {o.max():.2f}', fontsize=8)
-    fig.colorbar(heat, ax=axs[0,-1], shrink=0.9)
+    fig.colorbar(plt.cm.ScalarMappable(cmap='inferno'), ax=axs[0,-1], shrink=0.9)
     return fig

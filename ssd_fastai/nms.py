@@ -111,9 +111,12 @@ def _show_step(img, boxes, scores, steps, n, ax):
     draw_boxes(img, boxes[shown], [f'{scores[i]:.2f}' for i in shown], ax=ax)
     if not n: return
     for i in left: rect(i, ec='C1', lw=0.8)
-    for i,o in zip(steps[n-1][1].tolist(), steps[n-1][2].tolist()):
-        rect(i, ec='0.3', lw=1, ls='--')
-        ax.text(*boxes[i,:2].tolist(), f'IoU {o:.2f}', fontsize=6, color='0.2', va='bottom')
+    for i in steps[n-1][1].tolist(): rect(i, ec='0.3', lw=1, ls='--')
+
+def _step_title(score, iou):
+    "What a step does, in words"
+    at = '' if not len(iou) else f', IoU {iou.max():.2f}' if len(iou)==1 else f', IoU {iou.min():.2f}–{iou.max():.2f}'
+    return f'{score:.2f} stays, {len(iou)} go{"es" if len(iou)==1 else ""}{at}'
 
 def show_suppression(
     boxes:Tensor,   # [A,4] xyxy, pixels: one image
@@ -130,5 +133,5 @@ def show_suppression(
     steps = suppression_steps(boxes, scores, **kwargs)
     if img is None: img = np.full((*(int(o)+8 for o in boxes[:,[3,2]].clamp(min=0).amax(0)),3) if len(boxes) else (8,8,3), 238, np.uint8)
     cells  = [lambda ax,i=i: _show_step(img, boxes, scores, steps, i, ax) for i in range(min(n, len(steps))+1)]
-    titles = [f'{len(steps)+sum(len(o[1]) for o in steps)} boxes'] + [f'{scores[k]:.2f} stays, {len(d)} go' for k,d,_ in steps[:n]]
+    titles = [f'{len(steps)+sum(len(o[1]) for o in steps)} boxes'] + [_step_title(scores[k], iou) for k,_,iou in steps[:n]]
     return show_grid(cells, ncols, figsize, titles)
