@@ -13,12 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from xml.etree.ElementTree import ParseError
 import torch
 from PIL import Image
-from defusedxml import ElementTree
-from defusedxml.common import DefusedXmlException
-from .boxes import GroundTruth,image_size
+from .boxes import GroundTruth,_voc_root,image_size
 
 # %% ../nbs/09_readers.ipynb #771b9adf
 VOC_NAMES = ('aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person '
@@ -264,11 +261,7 @@ def _find(line, imgs, split_file):
 # %% ../nbs/09_readers.ipynb #de4c62a5
 def _voc_objects(file, faults=None):
     "The objects of a VOC XML file and the (h,w) it states, or None"
-    try: root = ElementTree.parse(file).getroot()
-    except DefusedXmlException: raise ValueError(f'{file} defines XML entities, which are refused: write their text out') from None
-    except (ParseError,ValueError,LookupError,OSError) as e:
-        raise ValueError(f'{file} is not readable XML ({" ".join(str(e).split())[:80]}): write it again') from None
-    if root.tag!='annotation': raise ValueError(f'{file} is no VOC annotation: its first element is <{root.tag[:40]}>, not <annotation>')
+    root = _voc_root(file)
     objs = [_guard(faults, i, _voc_object, o, i, file) for i,o in enumerate(root.findall('object'), 1)]
     return [o for o in objs if o], _guard(faults, None, _voc_size, root, file)
 
