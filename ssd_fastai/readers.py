@@ -11,7 +11,6 @@ import copyreg,json,math,os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 import torch
 from PIL import Image
