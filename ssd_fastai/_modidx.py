@@ -546,6 +546,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'ssd_fastai.readers._coco_args': ('readers.html#_coco_args', 'ssd_fastai/readers.py'),
                                     'ssd_fastai.readers._coco_jobs': ('readers.html#_coco_jobs', 'ssd_fastai/readers.py'),
                                     'ssd_fastai.readers._coco_object': ('readers.html#_coco_object', 'ssd_fastai/readers.py'),
+                                    'ssd_fastai.readers._coco_size': ('readers.html#_coco_size', 'ssd_fastai/readers.py'),
                                     'ssd_fastai.readers._decode': ('readers.html#_decode', 'ssd_fastai/readers.py'),
                                     'ssd_fastai.readers._df_object': ('readers.html#_df_object', 'ssd_fastai/readers.py'),
                                     'ssd_fastai.readers._each': ('readers.html#_each', 'ssd_fastai/readers.py'),

@@ -355,11 +355,13 @@ def _coco_object(o, i, cats, file):
     return _Obj(o.get('id', i), name, [x,y,x+w,y+h], crowd or _flag(o.get('ignore'), f'{at}: ignore'), crowd, raw=cats[cat]['name'])
 
 # %% ../nbs/09_readers.ipynb #f5913b19
-def _coco_args(img, path, objs, file):
+def _coco_args(img, path, objs, file, faults=None):
     "What `_record` takes"
+    return _exists(path, file), objs, img['file_name'], _guard(faults, None, _coco_size, img, file), img['id']
+
+def _coco_size(img, file):
     hw = [img.get(k) for k in ('height','width')]
-    hw = None if None in hw else tuple(int(_num(v, f'{file}: image {img["file_name"]}: {k}')) for v,k in zip(hw, ('height','width')))
-    return _exists(path, file), objs, img['file_name'], hw, img['id']
+    if None not in hw: return tuple(int(_num(v, f'{file}: image {img["file_name"]}: {k}')) for v,k in zip(hw, ('height','width')))
 
 # %% ../nbs/09_readers.ipynb #38df3aac
 def _coco_jobs(root, file, faults=None):
