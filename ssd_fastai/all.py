@@ -10,6 +10,7 @@ from .metrics import *
 from .synth import *
 from .readers import *
 from .data import *
+from .doctor import *
 from .head import *
 from .detector import *
 from .learner import *

@@ -14,9 +14,9 @@ LIB  = ROOT/'ssd_fastai'
 # module -> what it may import, and with it all that these may import; None: everything above. Order counts: only downward.
 LAYERS = dict(
     boxes=[], anchors=['boxes'], match=['boxes'], losses=['match'], nms=['boxes'], metrics=['boxes'], synth=[], readers=['boxes'],
-    data=['boxes', 'readers'], doctor=['data'], head=['anchors'], detector=['head', 'match', 'nms', 'boxes', 'metrics'], learner=None,
+    data=['boxes', 'readers'], doctor=['boxes', 'readers'], head=['anchors'], detector=['head', 'match', 'nms', 'boxes', 'metrics'], learner=None,
     interpret=None, export=['detector'], training=None, cli=None, app=None)
-WITHOUT_FASTAI = ['boxes', 'anchors', 'match', 'nms', 'metrics', 'synth', 'readers', 'head', 'detector', 'export']
+WITHOUT_FASTAI = ['boxes', 'anchors', 'match', 'nms', 'metrics', 'synth', 'readers', 'doctor', 'head', 'detector', 'export']
 NOT_IN_ALL = ['training', 'cli', 'app']                               # for the console and the browser
 
 
