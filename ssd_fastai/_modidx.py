@@ -382,6 +382,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'ssd_fastai.losses.SSDLoss': ('losses.html#ssdloss', 'ssd_fastai/losses.py'),
                                    'ssd_fastai.losses.SSDLoss.__init__': ('losses.html#ssdloss.__init__', 'ssd_fastai/losses.py'),
                                    'ssd_fastai.losses.SSDLoss.activation': ('losses.html#ssdloss.activation', 'ssd_fastai/losses.py'),
+                                   'ssd_fastai.losses.SSDLoss.by_anchor': ('losses.html#ssdloss.by_anchor', 'ssd_fastai/losses.py'),
                                    'ssd_fastai.losses.SSDLoss.decodes': ('losses.html#ssdloss.decodes', 'ssd_fastai/losses.py'),
                                    'ssd_fastai.losses.SSDLoss.forward': ('losses.html#ssdloss.forward', 'ssd_fastai/losses.py'),
                                    'ssd_fastai.losses.SSDLoss.parts': ('losses.html#ssdloss.parts', 'ssd_fastai/losses.py'),
