@@ -13,4 +13,5 @@ from .data import *
 from .head import *
 from .detector import *
 from .learner import *
+from .interpret import *
 from .export import *
