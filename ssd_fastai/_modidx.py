@@ -319,6 +319,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                       'ssd_fastai/interpret.py'),
                                       'ssd_fastai.interpret.DetectionInterpretation.plot_top_losses': ( 'interpret.html#detectioninterpretation.plot_top_losses',
                                                                                                         'ssd_fastai/interpret.py'),
+                                      'ssd_fastai.interpret.DetectionInterpretation.show_results': ( 'interpret.html#detectioninterpretation.show_results',
+                                                                                                     'ssd_fastai/interpret.py'),
                                       'ssd_fastai.interpret._blame': ('interpret.html#_blame', 'ssd_fastai/interpret.py'),
                                       'ssd_fastai.interpret._culprit': ('interpret.html#_culprit', 'ssd_fastai/interpret.py'),
                                       'ssd_fastai.interpret._cut': ('interpret.html#_cut', 'ssd_fastai/interpret.py'),

@@ -5,11 +5,13 @@
 # %% auto #0
 __all__ = ['Culprit', 'DetectionInterpretation']
 
-# %% ../nbs/29_interpret.ipynb #baaeeffd
+# %% ../nbs/29_interpret.ipynb #6abf6f1f
+from dataclasses import dataclass
+
 from matplotlib.patches import Rectangle
 from fastai.vision.all import *
 
-from .boxes import Detections, Fit, box_iou, draw_boxes, load_image, show_grid
+from .boxes import Fit, box_iou, draw_boxes, load_image, show_grid, show_pairs
 from .data import *
 from .detector import decode_output
 from .learner import *
@@ -17,7 +19,7 @@ from .learner import _records
 from .losses import SSDLoss
 from .metrics import evaluate_detections
 
-# %% ../nbs/29_interpret.ipynb #b45c757b
+# %% ../nbs/29_interpret.ipynb #b7f2571f
 @dataclass
 class Culprit:
     "What an image's loss comes from most"
@@ -28,7 +30,7 @@ class Culprit:
     share:float # of the image's loss, 0–1
     def __str__(self): return f'{"not" if self.obj<0 else "hard"}: {self.name} ({self.share:.0%})'
 
-# %% ../nbs/29_interpret.ipynb #2d5ef68d
+# %% ../nbs/29_interpret.ipynb #4cab3d72
 def _blame(loss_func, pred, yb):
     "Per image of a batch: loss `[B]` (a sum), positive anchors `[B]`, worst object (-1: background), worst anchor, and the loss of either"
     cls,box,target,idx = loss_func.by_anchor(pred, *yb)
@@ -36,9 +38,9 @@ def _blame(loss_func, pred, yb):
     objs = total.new_zeros(len(total), yb[0].shape[1]+1).scatter_add(1, torch.where(pos, idx, yb[0].shape[1]), total*pos)[:,:-1]
     back,anchor = total.masked_fill(target!=0, 0.).max(1)
     worst,obj = objs.max(1) if objs.shape[1] else (back*0-1, anchor*0-1)
-    return total.sum(1), pos.sum(1), torch.where(worst>=back, obj, -1), anchor, torch.maximum(worst, back)
+    return total.sum(1), pos.sum(1), torch.where(worst>back, obj, -1), anchor, torch.maximum(worst, back)
 
-# %% ../nbs/29_interpret.ipynb #61521b0d
+# %% ../nbs/29_interpret.ipynb #51cf7f5f
 class DetectionInterpretation(Interpretation):
     "Losses, mistakes and their pictures, in pixels of the original images"
     def __init__(self,
@@ -58,7 +60,7 @@ class DetectionInterpretation(Interpretation):
         "(record, its `Detections` above the score, its loss) of image `i`"
         return self.records[i], self.detections[i].above(self.score), self.losses[i]
 
-# %% ../nbs/29_interpret.ipynb #28e60574
+# %% ../nbs/29_interpret.ipynb #f85204c9
 def _culprit(blame, boxes, scores, record, fit, vocab):
     "One image's `Culprit` from what `_blame` says of it and the decoded output"
     loss,_,obj,anchor,part = blame
@@ -66,7 +68,7 @@ def _culprit(blame, boxes, scores, record, fit, vocab):
     if obj>=0: return Culprit('object', int(obj), record.names[int(obj)], record.boxes[int(obj)], share)
     return Culprit('background', -1, vocab[int(scores[anchor].argmax())+1], fit.to_px(boxes[anchor].cpu()), share)
 
-# %% ../nbs/29_interpret.ipynb #451b40c8
+# %% ../nbs/29_interpret.ipynb #f99a07a7
 def _look(learn, dl, records):
     "Loss (a sum), number of positive anchors, `Detections` and `Culprit` of every image"
     det,res = learn.detector(),[]
@@ -84,7 +86,7 @@ def _look(learn, dl, records):
             res.append((one[0], one[1], d, _culprit(one, boxes[i], scores[i], r, f, det.vocab)))
     return zip(*res)
 
-# %% ../nbs/29_interpret.ipynb #8c468463
+# %% ../nbs/29_interpret.ipynb #923afccf
 @patch(cls_method=True)
 def from_learner(cls:DetectionInterpretation,
     learn,      # `SSDLearner`, with `SSDLoss`
@@ -100,7 +102,7 @@ def from_learner(cls:DetectionInterpretation,
     losses = torch.stack(sums).cpu() * len(records)/max(1, int(sum(n)))
     return cls(learn, dl, losses, list(dets), list(culprits), score)
 
-# %% ../nbs/29_interpret.ipynb #70bb6a4c
+# %% ../nbs/29_interpret.ipynb #9335c77b
 def _frame(ax, box, color):
     "A thick frame that shows on any background"
     x1,y1,x2,y2 = (float(o) for o in box)
@@ -111,7 +113,7 @@ def _sheet(cells, titles, ncols, tall=1.):
     ncols = max(1, min(ncols, len(cells)))
     return show_grid(cells, ncols, (2.6*ncols, 2.6*(tall+0.09)*max(1, math.ceil(len(cells)/ncols))), titles)
 
-# %% ../nbs/29_interpret.ipynb #6e3025ea
+# %% ../nbs/29_interpret.ipynb #6e4d62f3
 @patch
 def plot_top_losses(self:DetectionInterpretation,
     k=9,          # so many images
@@ -127,7 +129,15 @@ def plot_top_losses(self:DetectionInterpretation,
     said = lambda i: f' · {self.culprits[i]}' if self.culprits else ''
     return _sheet([partial(draw, i=i) for i in idx.tolist()], [f'{l:.2f}{said(i)}' for l,i in zip(losses.tolist(), idx.tolist())], ncols)
 
-# %% ../nbs/29_interpret.ipynb #d8f0e1be
+# %% ../nbs/29_interpret.ipynb #61a4024b
+@patch
+def show_results(self:DetectionInterpretation,
+    idxs, # numbers of images
+): # the figure
+    "Truth beside what was said, for these images"
+    return show_pairs([(r.file, r, d) for r,d,_ in (self[i] for i in L(idxs).map(int))])
+
+# %% ../nbs/29_interpret.ipynb #972a94b2
 @patch
 def _outcomes(self:DetectionInterpretation, name):
     "Hits, false alarms and missed objects of one class, as rows"
@@ -143,13 +153,13 @@ def _outcomes(self:DetectionInterpretation, name):
             rows.append((i, 'missed', name, d.scores[there].max().item() if there.any() else 0., box))
     return rows
 
-# %% ../nbs/29_interpret.ipynb #2c118bdb
+# %% ../nbs/29_interpret.ipynb #8b2c6373
 @patch
 def _frame_of(self:DetectionInterpretation, rows):
     "Rows of `_outcomes` as a data frame"
     return pd.DataFrame([dict(file=self.records[i].file.name, kind=k, label=n, score=float(s), image=int(i),
                               **dict(zip(('x1','y1','x2','y2'), b.tolist()))) for i,k,n,s,b in rows],
-                        columns=['file','kind','label','score','image','x1','y1','x2','y2'])
+                        columns=['file','kind','label','score','image','x1','y1','x2','y2']).astype({'score':float})
 
 @patch
 def most_confident_mistakes(self:DetectionInterpretation,
@@ -158,9 +168,9 @@ def most_confident_mistakes(self:DetectionInterpretation,
     "False alarms by falling score, then missed objects, those first that it saw least of"
     df = self._frame_of([o for k in self.ev.rows for o in self._outcomes(k)])
     false,missed = (df[df.kind==k] for k in ('false alarm','missed'))
-    return pd.concat([false.nlargest(n, 'score'), missed.nsmallest(n, 'score')], ignore_index=True)
+    return df.loc[[*false.nlargest(n, 'score').index, *missed.nsmallest(n, 'score').index]].reset_index(drop=True)
 
-# %% ../nbs/29_interpret.ipynb #bb4edfd2
+# %% ../nbs/29_interpret.ipynb #0991cc65
 _KINDS = {'hit':'#2EC27E', 'false alarm':'#FF3B30', 'missed':'#FF9F1C', 'difficult':'#C7D3DD'}
 
 def _cut(ax, record, box, color):
@@ -168,12 +178,12 @@ def _cut(ax, record, box, color):
     draw_boxes(load_image(record.file), [], ax=ax)
     x1,y1,x2,y2 = box
     side,(h,w) = 0.9*max(x2-x1, y2-y1, 16),record.size
-    side = min(side, h/2, w/2)
-    cx,cy = (min(max(c, side), most-side) for c,most in (((x1+x2)/2, w), ((y1+y2)/2, h)))
-    ax.set(xlim=(cx-side, cx+side), ylim=(cy+side, cy-side))
+    sx,sy = min(side, w/2),min(side, h/2)
+    cx,cy = (min(max(c, s), most-s) for c,s,most in (((x1+x2)/2, sx, w), ((y1+y2)/2, sy, h)))
+    ax.set(xlim=(cx-sx, cx+sx), ylim=(cy+sy, cy-sy))
     _frame(ax, box, color)
 
-# %% ../nbs/29_interpret.ipynb #2ef0c3d7
+# %% ../nbs/29_interpret.ipynb #ef847a07
 @patch
 def _plot(self:DetectionInterpretation, df, ncols):
     "Cut-outs of the rows of a data frame"
@@ -189,7 +199,7 @@ def plot_mistakes(self:DetectionInterpretation,
     "Cut-outs of `most_confident_mistakes`. ValueError where there are none"
     return self._plot(self.most_confident_mistakes(n), ncols)
 
-# %% ../nbs/29_interpret.ipynb #b4c51cb8
+# %% ../nbs/29_interpret.ipynb #517a708c
 @patch
 def plot_class(self:DetectionInterpretation,
     name,   # class name
@@ -199,9 +209,9 @@ def plot_class(self:DetectionInterpretation,
     if name not in self.ev.rows: raise ValueError(f'class {name!r} is not in the vocabulary: give one of {", ".join(self.ev.rows)}')
     df = self._frame_of(self._outcomes(name))
     rows = [df[df.kind==k].nlargest(n, 'score') for k in ('hit','false alarm')] + [df[df.kind=='missed'].nsmallest(n, 'score')]
-    return self._plot(pd.concat(rows, ignore_index=True), n)
+    return self._plot(df.loc[[i for o in rows for i in o.index]], n)
 
-# %% ../nbs/29_interpret.ipynb #4a5c449a
+# %% ../nbs/29_interpret.ipynb #a27c163f
 @patch
 def difficult(self:DetectionInterpretation): # DataFrame: file, kind, label, score, image, box, said (a class, or ''), iou
     "Every difficult object, with the detection above the score that overlaps it most, if any does by a half"
