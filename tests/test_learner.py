@@ -1,11 +1,12 @@
 """Every public method of fastai's Learner and every callback of `fastai.vision.all`: it works with a detector, or refuses with a reason.
 
 A method or callback that the tables below do not know fails, so that a new fastai is noticed."""
-import inspect, subprocess, sys
+import inspect, os, subprocess, sys
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 import pytest, torch
+os.environ.setdefault('MPLBACKEND', 'Agg')
 import fastai.vision.all as fva
 from fastai.vision.all import *
 from ssd_fastai.all import *
@@ -128,6 +129,7 @@ def m_half(name, dtype):
 def m_non_native(learn): refuses(learn.to_non_native_fp16, 'anchors', 'to_fp16()')
 def m_batch(learn):
     "one batch by hand: x, y, loss and gradient-free validation"
+    learn.validate()
     learn.training,learn.dl = False,learn.dls.valid
     learn.one_batch(0, learn.dls.valid.one_batch())
     assert learn.x.shape[1:]==(3,64,64) and len(learn.y)==3 and learn.loss.isfinite()
@@ -215,7 +217,7 @@ CALLBACKS = dict(
     MixedPrecision=fits(lambda: MixedPrecision('bf16'), lambda l,cb: isinstance(cb, DetectionMixedPrecision) and cb not in l.cbs),
     HookCallback=fits(lambda: HookCallback(hook=lambda m,i,o: o.shape), lambda l,cb: len(cb.hooks.stored)>10),
     ActivationStats=fits(lambda: ActivationStats(with_hist=True), lambda l,cb: len(cb.stats)==len(l.dls.train)),
-    CSVLogger=fits(CSVLogger, lambda l,cb: 'map' in cb.read_log().columns if cb.learn else (l.path/'history.csv').is_file()),
+    CSVLogger=fits(CSVLogger, lambda l,cb: len(pd.read_csv(l.path/'history.csv')['map'])==1),
     ParamScheduler=fits(lambda: ParamScheduler({'lr':SchedLin(1e-3,1e-4)}), lambda l,cb: l.opt.hypers[0]['lr']<1e-3),
     LRFinder=c_lrfinder, TerminateOnNaNCallback=c_nan, TrackerCallback=fits(lambda: TrackerCallback('map'), lambda l,cb: cb.best>=0),
     EarlyStoppingCallback=c_early, SaveModelCallback=c_save, ReduceLROnPlateau=c_reduce, GradientAccumulation=c_accumulate, GradientClip=c_clip,
