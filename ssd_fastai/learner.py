@@ -190,9 +190,10 @@ def _collapse(ev, score):
 def _cause(learn, kind, truths, size):
     "The likely cause of a collapse, and what to do"
     rec,loss = learn.parts_recorder,learn.loss_func
-    a,b = (np.mean([o[0]+o[1] for o in part]) for part in (rec.steps[:1], rec.steps[-max(1, len(rec.steps)//10):]))
+    total = [o[0]+o[1] for o in rec.steps]
+    a,b,peak = total[0], np.mean(total[-max(1, len(total)//10):]), max(total)
     if not np.isfinite(b): return 'the loss is no number any more: take a lower learning rate, see lr_find'
-    if b>1.2*a: return f'the training loss grew from {a:.3g} to {b:.3g}: take a lower learning rate, see lr_find'
+    if b>1.2*a or peak>3*a: return f'the training loss rose from {a:.3g} to {peak:.3g} on the way: take a lower learning rate, see lr_find'
     if loss.alpha is not None and loss.alpha<0.1: return f'alpha={loss.alpha:g} gives objects next to no weight: the default is 0.25'
     if loss.gamma>3: return f'gamma={loss.gamma:g} leaves next to nothing to learn from: the default is 1'
     reach = (best_overlaps(learn.model.anchors.cpu(), px_to_unit(torch.cat([o[0] for o in truths])[:1000], size))[0]>=0.5).float().mean()

@@ -11,6 +11,8 @@ import fastai.vision.all as fva
 from fastai.vision.all import *
 from ssd_fastai.all import *
 
+for o in [o for o in globals() if o.startswith('test')]: del globals()[o]   # fastcore's own, which pytest would collect
+
 ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope='module')
