@@ -185,7 +185,7 @@ def c_progress(learn):
     assert len(learn.recorder.values)==1
 def c_accumulate(learn):
     steps = []
-    learn.fit(1, 1e-3, cbs=[GradientAccumulation(8), Callback(after_step=lambda: steps.append(1))])
+    learn.fit(1, 1e-3, cbs=[GradientAccumulation(8), Callback(after_step=lambda _: steps.append(1))])
     assert len(steps)==1                        # 2 batches of 4, one step
 def c_early(learn):
     with redirect_stdout(StringIO()): learn.fit(9, 0., cbs=EarlyStoppingCallback('map', min_delta=1.1, patience=1))
@@ -194,14 +194,14 @@ def c_reduce(learn):
     with redirect_stdout(StringIO()): learn.fit(3, 1e-3, cbs=ReduceLROnPlateau('map', min_delta=1.1, patience=1))
     assert np.isclose(learn.opt.opt.param_groups[0]['lr'], 1e-5)
 def c_nan(learn):
-    learn.fit(2, 1e-3, cbs=[TerminateOnNaNCallback(), Callback(after_loss=lambda: setattr(learn, 'loss', learn.loss*float('nan')))])
+    learn.fit(2, 1e-3, cbs=[TerminateOnNaNCallback(), Callback(after_loss=lambda _: setattr(learn, 'loss', learn.loss*float('nan')))])
     assert len(learn.recorder.values)==0
 def c_save(learn):
     with redirect_stdout(StringIO()): learn.fit(1, 1e-3, cbs=SaveModelCallback(monitor='map', fname='best'))
     assert (learn.path/'models/best.pth').is_file()
 def c_clip(learn):
     norms = []
-    norm = lambda: norms.append(torch.stack([p.grad.norm() for p in learn.model.parameters() if p.grad is not None]).norm().item())
+    norm = lambda _: norms.append(torch.stack([p.grad.norm() for p in learn.model.parameters() if p.grad is not None]).norm().item())
     learn.fit(1, 1e-3, cbs=[GradientClip(0.1), Callback(after_step=norm)])
     assert max(norms)<0.101
 def c_lrfinder(learn): assert not moved(learn, lambda: learn.fit(2, cbs=LRFinder(num_it=6)))
