@@ -14,4 +14,5 @@ from .doctor import *
 from .head import *
 from .detector import *
 from .learner import *
+from .interpret import *
 from .export import *
