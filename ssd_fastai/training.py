@@ -257,9 +257,12 @@ def guard(self:RunFolder, bs):
     "Turn what ends a run early into one line, kept in the log as well"
     kept = lambda: f'the checkpoint after epoch {self.saved} is kept, --resume goes on from it' if self.saved else 'there is no checkpoint yet'
     try: yield
-    except KeyboardInterrupt: raise KeyboardInterrupt(self.log(f'interrupted: {kept()}')) from None
+    except KeyboardInterrupt:
+        print(flush=True)   # leave the progress bar's line
+        raise KeyboardInterrupt(self.log(f'interrupted: {kept()}')) from None
     except (ValueError, RuntimeError, MemoryError) as e:
         if (why := reason(e, bs)) is None: raise
+        print(flush=True)
         raise ValueError(self.log(f'{why}; {kept()}')) from None
 
 # %% ../nbs/28_training.ipynb #d4bc1218
