@@ -112,6 +112,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'ssd_fastai.cli._categories': ('cli.html#_categories', 'ssd_fastai/cli.py'),
                                 'ssd_fastai.cli._demo_pictures': ('cli.html#_demo_pictures', 'ssd_fastai/cli.py'),
                                 'ssd_fastai.cli._eval_detections': ('cli.html#_eval_detections', 'ssd_fastai/cli.py'),
+                                'ssd_fastai.cli._heed_sigterm': ('cli.html#_heed_sigterm', 'ssd_fastai/cli.py'),
                                 'ssd_fastai.cli._key': ('cli.html#_key', 'ssd_fastai/cli.py'),
                                 'ssd_fastai.cli._load': ('cli.html#_load', 'ssd_fastai/cli.py'),
                                 'ssd_fastai.cli._loaders': ('cli.html#_loaders', 'ssd_fastai/cli.py'),

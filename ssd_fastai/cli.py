@@ -99,6 +99,7 @@ def ssd_train(
     "Train a detector in a folder that survives interruption: checkpoints, history, evaluation of the validation split, model"
     from ssd_fastai.training import train_run
     rank,_ = rank_world()
+    _heed_sigterm('ssd-train', '--resume goes on from the last checkpoint')
     if rank: sys.stdout = open(os.devnull, 'w')   # the first process speaks for all
     make_dls = _loaders(data, train, valid, size=parse_size(size), bs=bs or None, method=method, num_workers=None if workers < 0 else workers)
     try: ev = train_run(make_dls, arch, out, epochs=epochs, lr=lr, seed=seed, resume=resume, weights=weights, head=head, precision=precision)
@@ -335,3 +336,20 @@ def _of_several(train, valid, bs=None, num_workers=None, **kwargs):
     here = int(os.environ.get('LOCAL_WORLD_SIZE', n))
     if num_workers is None: kwargs['num_workers'] = max(1, min(16, (os.cpu_count() or 1)//here))
     return {**kwargs, 'verify':False, 'bs':_batch_size(bs, len(train)//n, default_device())}
+
+# %% ../nbs/31_cli.ipynb #16e6462b
+def _heed_sigterm(prog, then):
+    "Let a SIGTERM be told in one line before it ends this process, even while that waits for a GPU or for another process"
+    import signal, threading
+    if threading.current_thread() is not threading.main_thread(): return None
+    seen,tell = os.pipe()
+    os.set_blocking(tell, False)
+    if (was := signal.set_wakeup_fd(tell, warn_on_full_buffer=False)) != -1: return signal.set_wakeup_fd(was)   # somebody heeds it already
+    signal.signal(signal.SIGTERM, lambda *_: None)          # the pipe is written at once, whatever the main thread is doing
+    why = 'by a scheduler' if rank_world()[1] == 1 else 'by a scheduler, or by the launcher as another process of this run has ended'
+    def _watch():
+        while (o := os.read(seen, 1)):
+            if o[0] != signal.SIGTERM: continue
+            os.write(2, f'\n{prog}: stopped by SIGTERM ({why}); {then}\n'.encode())
+            os._exit(143)
+    threading.Thread(target=_watch, daemon=True).start()
