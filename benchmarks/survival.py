@@ -2,19 +2,58 @@
 
     python benchmarks/survival.py [kills]
 
-Each start is a command of its own. Kills come by turns at random moments of the start, of the training, and of the writing of a checkpoint.
+Each start is a process of its own, forked from one that has done the imports. Kills come by turns at random moments of the start, of the training,
+and of the writing of a checkpoint.
 """
 import json, os, random, re, signal, subprocess, sys, tempfile, time
 from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
 
 EPOCHS = 40
 TRAIN  = ['--arch','test_resnet', '--size','64', '--bs','7', '--weights','none', '--precision','float32', '--workers','1']   # a body of kilobytes
 
-def start(argv, log):
-    "`ssd-train` as a command, in a session of its own"
-    code = 'from ssd_fastai.cli import ssd_train; ssd_train()'
-    return subprocess.Popen([sys.executable, '-c', code, *argv], stdout=open(log, 'w'), stderr=subprocess.STDOUT, start_new_session=True)
+# imports once what takes seconds to import, then forks a process for every command
+NURSERY = '''
+import json, os, resource, sys, traceback
+import timm, ssd_fastai.training
+from ssd_fastai.cli import ssd_train
+for line in sys.stdin:
+    job = json.loads(line)
+    if 'wait' in job: print(os.waitstatus_to_exitcode(os.waitpid(job['wait'], 0)[1]), flush=True)
+    elif pid := os.fork(): print(pid, flush=True)
+    else:
+        os.setsid()
+        for o in (1,2): os.dup2(os.open(job['log'], os.O_WRONLY|os.O_CREAT|os.O_APPEND), o)
+        if job['limit']: resource.setrlimit(resource.RLIMIT_FSIZE, (job['limit'],)*2)
+        try: code = ssd_train(job['argv']) or 0
+        except SystemExit as e: code = e.code or 0
+        except BaseException: code = traceback.print_exc() or 1
+        sys.stdout.flush(); sys.stderr.flush()
+        os._exit(code)
+'''
+
+class Child:
+    "`ssd-train` as a process of its own, as `subprocess.Popen` would give it"
+    def __init__(self, ask, pid): self.ask,self.pid,self.code = ask,pid,None
+    def poll(self):
+        if self.code is None and Path(f'/proc/{self.pid}/stat').read_text().rpartition(')')[2].split()[0] == 'Z': self.wait()
+        return self.code
+    def wait(self):
+        if self.code is None: self.code = self.ask(wait=self.pid)
+        return self.code
+
+@contextmanager
+def nursery():
+    "A function that starts `ssd-train` with a list of arguments, a file for what it says, and a limit on the bytes of its files (0: none)"
+    p = subprocess.Popen([sys.executable, '-c', NURSERY], env={**os.environ, 'OMP_NUM_THREADS':'1'}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    def ask(**job):
+        print(json.dumps(job), file=p.stdin, flush=True)
+        return int(p.stdout.readline())
+    try: yield lambda argv, log, limit=0: Child(ask, ask(argv=argv, log=str(log), limit=limit))
+    finally:
+        p.stdin.close()
+        p.wait()
 
 def wait_until(p, seen, what, limit=300):
     "Wait for `seen()`; False where process `p` ended before"
@@ -32,7 +71,7 @@ def strike(p, out, log, kind, rng):
     if not wait_until(p, lambda: first.exists(), 'a first checkpoint'): return False
     if kind != 'start' and not wait_until(p, lambda: re.search(r'^stage', text(), re.M), 'the training'): return False
     if kind == 'write' and not wait_until(p, lambda: any(out.rglob('*.part.*')), 'a half-written file'): return False
-    if kind != 'write': time.sleep(rng.uniform(0, 12 if kind == 'start' else 2))
+    if kind != 'write': time.sleep(rng.uniform(0, 2))
     if p.poll() is not None: return False
     os.kill(p.pid, signal.SIGKILL)
     return p.wait() == -signal.SIGKILL
@@ -62,7 +101,7 @@ if __name__ == '__main__':
     from bccd import ROOT, machine
     from ssd_fastai.synth import synth_voc
     kills,begin = int(sys.argv[1]) if len(sys.argv) > 1 else 24, time.time()
-    with tempfile.TemporaryDirectory() as d:
+    with tempfile.TemporaryDirectory() as d, nursery() as start:
         d = Path(d)
         argv = [str(synth_voc(d/'shapes', n=40, seed=1)), *TRAIN, '--epochs',str(EPOCHS)]
         if code := start([*argv, '--out',str(d/'alone')], d/'alone.log').wait(): sys.exit((d/'alone.log').read_text())

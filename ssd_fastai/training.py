@@ -298,9 +298,10 @@ def _fit_stages(learn, run, stages, state):
 # %% ../nbs/28_training.ipynb #607139ad
 def _choose_threshold(learn, run, ev):
     "Give the model the score above which `detect` reports, by the evaluation `ev` of the validation split"
-    if not hasattr(ev, 'best_threshold'): return
-    learn.thresholds['score'] = score = float(ev.best_threshold())
-    run.say(f'the model reports scores above {score:.2f}, which gave the best F1 on the validation split')
+    best = ev.best_threshold()
+    if best is None: return run.say(f"nothing right was found in the validation split: the model keeps the threshold {learn.thresholds['score']:g}")
+    learn.thresholds['score'] = best
+    run.say(f'the model reports what scores above {best:.3g}: the best F1 on the validation split')
 
 # %% ../nbs/28_training.ipynb #82d47e8c
 def _finish(learn, run, records, info):

@@ -9,11 +9,12 @@ import psutil
 
 N,EPOCHS = 43,4   # images in all: 30 to train on and 7 to validate on, which two processes cannot share evenly
 
-def torchrun(script, args, log, n=2):
-    "A console script in `n` processes; what they say goes to `log`"
-    code = f'from ssd_fastai.cli import {script}; {script}()'
+def torchrun(code, args, log, n=2):
+    "Python code in `n` processes; what they say goes to `log`"
     cmd  = [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node',str(n), '--no-python', sys.executable, '-c', code, *map(str, args)]
     return subprocess.Popen(cmd, cwd=ROOT, env={**os.environ, 'OMP_NUM_THREADS':'1'}, stdout=open(log, 'w'), stderr=subprocess.STDOUT)
+
+TRAIN = 'from ssd_fastai.cli import ssd_train; ssd_train()'
 
 def rank(p, r): return next(o for o in psutil.Process(p.pid).children(recursive=True) if o.environ().get('RANK') == str(r))
 
@@ -25,13 +26,13 @@ def trained(tmp_path_factory):
     data,out,last = synth_voc(d/'shapes', n=N, seed=1),d/'run',d/'run/checkpoints/last.pt'
     args = [data, '--arch','test_resnet', '--size','64', '--bs','4', '--epochs',EPOCHS, '--weights','none', '--precision','float32',
             '--workers','0', '--out',out, '--resume']
-    p,end = torchrun('ssd_train', args, d/'killed.log'),time.time()+240
+    p,end = torchrun(TRAIN, args, d/'killed.log'),time.time()+240
     while not last.exists():
         assert p.poll() is None and time.time() < end, (d/'killed.log').read_text()[-2000:]
         time.sleep(0.01)
     rank(p, 1).kill()
     code = p.wait(timeout=60)   # it must not hang
-    assert torchrun('ssd_train', args, d/'end.log').wait(timeout=240) == 0, (d/'end.log').read_text()[-2000:]
+    assert torchrun(TRAIN, args, d/'end.log').wait(timeout=240) == 0, (d/'end.log').read_text()[-2000:]
     return data, out, code, (d/'killed.log').read_text(), (d/'end.log').read_text()
 
 def test_a_dying_process_ends_the_run(trained):
@@ -62,3 +63,8 @@ def test_evaluation_is_that_of_the_written_weights(trained):
     rows = [o.split(',') for o in (out/'history.csv').read_text().splitlines()]
     assert len(rows) == 1+EPOCHS
     assert abs(float(rows[-1][rows[0].index('map')]) - ev.voc12) < 1e-6   # gathered from both processes in the last epoch
+
+def test_shares_come_together_once(tmp_path):
+    code = 'from ssd_fastai.cli import my_share, to_first; all = to_first(my_share("abcde")); all is None or print(all)'
+    assert torchrun(code, [], tmp_path/'log').wait(timeout=120) == 0
+    assert [o for o in (tmp_path/'log').read_text().splitlines() if o.startswith('[')] == [str([(0,'a'),(2,'c'),(4,'e'),(1,'b'),(3,'d')])]

@@ -1,52 +1,15 @@
 "`ssd-train` killed, interrupted, out of disk: it goes on, and ends with the weights of a run that was left alone."
-import json, os, signal, subprocess, sys
+import os, signal, sys
 from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT/'benchmarks'))
-from survival import TRAIN, difference, survive, wait_until
-
-# imports once what takes seconds to import, then forks a process for every command
-NURSERY = '''
-import json, os, resource, sys, traceback
-import timm, ssd_fastai.training
-from ssd_fastai.cli import ssd_train
-for line in sys.stdin:
-    job = json.loads(line)
-    if 'wait' in job: print(os.waitstatus_to_exitcode(os.waitpid(job['wait'], 0)[1]), flush=True)
-    elif pid := os.fork(): print(pid, flush=True)
-    else:
-        os.setsid()
-        for o in (1,2): os.dup2(os.open(job['log'], os.O_WRONLY|os.O_CREAT|os.O_APPEND), o)
-        if job['limit']: resource.setrlimit(resource.RLIMIT_FSIZE, (job['limit'],)*2)
-        try: code = ssd_train(job['argv']) or 0
-        except SystemExit as e: code = e.code or 0
-        except BaseException: code = traceback.print_exc() or 1
-        sys.stdout.flush(); sys.stderr.flush()
-        os._exit(code)
-'''
-
-class Child:
-    "A command that the nursery runs; behaves as `subprocess.Popen`"
-    def __init__(self, ask, pid): self.ask,self.pid,self.code = ask,pid,None
-    def poll(self):
-        with open(f'/proc/{self.pid}/stat') as f: dead = f.read().rpartition(')')[2].split()[0] == 'Z'
-        return self.wait() if dead else None
-    def wait(self):
-        if self.code is None: self.code = self.ask(wait=self.pid)
-        return self.code
+from survival import TRAIN, difference, nursery, survive, wait_until
 
 @pytest.fixture(scope='module')
 def start():
-    env = {**os.environ, 'OMP_NUM_THREADS':'1'}
-    p = subprocess.Popen([sys.executable, '-c', NURSERY], cwd=ROOT, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    def ask(**job):
-        print(json.dumps(job), file=p.stdin, flush=True)
-        return int(p.stdout.readline())
-    yield lambda argv, log, limit=0: Child(ask, ask(argv=argv, log=str(log), limit=limit))
-    p.stdin.close()
-    p.wait()
+    with nursery() as start: yield start
 
 @pytest.fixture(scope='module')
 def alone(start, tmp_path_factory):
