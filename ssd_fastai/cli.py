@@ -330,12 +330,13 @@ def _of_several(train, valid, bs=None, num_workers=None, **kwargs):
     kwargs = {'bs':bs, 'num_workers':num_workers, **kwargs}
     n = rank_world()[1]
     if n == 1: return kwargs
-    from ssd_fastai.data import _batch_size, default_device
+    from torch.cuda import is_available
+    from ssd_fastai.data import _batch_size
     from ssd_fastai.readers import verify_pixels
     verify_pixels([r for _,r in my_share([*train, *valid])])
     here = int(os.environ.get('LOCAL_WORLD_SIZE', n))
     if num_workers is None: kwargs['num_workers'] = max(1, min(16, (os.cpu_count() or 1)//here))
-    return {**kwargs, 'verify':False, 'bs':_batch_size(bs, len(train)//n, default_device())}
+    return {**kwargs, 'verify':False, 'bs':_batch_size(bs, len(train)//n, 'cuda' if is_available() else 'cpu')}
 
 # %% ../nbs/31_cli.ipynb #16e6462b
 def _heed_sigterm(prog, then):

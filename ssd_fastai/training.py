@@ -45,14 +45,14 @@ def _tuples(x): return tuple(_tuples(o) for o in x) if isinstance(x, list) else 
 def random_state(dls)->dict:
     "State of every random number generator that training draws from"
     np_state = np.random.get_state()
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    cuda = [torch.cuda.get_rng_state()] if torch.cuda.is_available() else []   # of this process's device alone
     return {'torch':torch.get_rng_state(), 'cuda':cuda, 'python':_plain(random.getstate()),
             'numpy':[np_state[0], np_state[1].tolist(), *np_state[2:]], 'dls':[_plain(dl.rng.getstate()) for dl in dls.loaders]}
 
 def set_random_state(dls, state):
     "Put back what `random_state` took"
     torch.set_rng_state(state['torch'])
-    if state['cuda'] and torch.cuda.is_available(): torch.cuda.set_rng_state_all(state['cuda'])
+    if state['cuda'] and torch.cuda.is_available(): torch.cuda.set_rng_state(state['cuda'][0])
     random.setstate(_tuples(state['python']))
     np.random.set_state(tuple(state['numpy']))
     for dl,s in zip(dls.loaders, state['dls']): dl.rng.setstate(_tuples(s))
@@ -362,7 +362,7 @@ def train_run(
     set_seed(seed, reproducible=True)
     dls   = make_dls()
     learn = learner_for(dls, arch, weights, run.say, wd=wd, path=run.path, **kwargs)
-    start,how = learn.model.config['weights_from'],choose_precision(precision, dls.device)
+    start,how = by_first(learn.model.config.get, 'weights_from'),choose_precision(precision, dls.device)
     if dls.device.type == 'cpu': learn.model.to(memory_format=torch.channels_last)   # faster there in float32 as well
     if how != 'float32': learn = getattr(learn, f'to_{how}')()
     info = dict(weights=start, seed=seed, arch=str(arch), epochs=epochs)
