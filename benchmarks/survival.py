@@ -11,7 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 EPOCHS = 40
-TRAIN  = ['--arch','test_resnet', '--size','64', '--bs','7', '--weights','none', '--precision','float32', '--workers','1']   # a body of kilobytes
+TRAIN  = ['--arch','test_resnet', '--size','64', '--bs','7', '--precision','float32', '--workers','1']   # a body of kilobytes
+
+def prepare(d, epochs):
+    "Data and a body's weights in folder `d`, and the arguments of a run: with weights it starts frozen, so that both stages are struck"
+    import timm, torch
+    from ssd_fastai.synth import synth_voc
+    torch.save(timm.create_model('test_resnet').state_dict(), d/'body.pth')
+    return [str(synth_voc(d/'shapes', n=40, seed=1)), *TRAIN, '--weights',str(d/'body.pth'), '--epochs',str(epochs)]
 
 # imports once what takes seconds to import, then forks a process for every command
 NURSERY = '''
@@ -99,11 +106,10 @@ def difference(a, b):
 
 if __name__ == '__main__':
     from bccd import ROOT, machine
-    from ssd_fastai.synth import synth_voc
     kills,begin = int(sys.argv[1]) if len(sys.argv) > 1 else 24, time.time()
     with tempfile.TemporaryDirectory() as d, nursery() as start:
         d = Path(d)
-        argv = [str(synth_voc(d/'shapes', n=40, seed=1)), *TRAIN, '--epochs',str(EPOCHS)]
+        argv = prepare(d, EPOCHS)
         if code := start([*argv, '--out',str(d/'alone')], d/'alone.log').wait(): sys.exit((d/'alone.log').read_text())
         res = survive(start, argv, d/'struck', kills)
         res['weight difference to the run left alone'] = difference(*(d/o/'model.safetensors' for o in ('alone','struck')))

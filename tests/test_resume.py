@@ -5,7 +5,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT/'benchmarks'))
-from survival import TRAIN, difference, nursery, survive, wait_until
+from survival import difference, nursery, prepare, survive, wait_until
 
 @pytest.fixture(scope='module')
 def start():
@@ -14,9 +14,8 @@ def start():
 @pytest.fixture(scope='module')
 def alone(start, tmp_path_factory):
     "A run that nobody disturbs: (its arguments, its model)"
-    from ssd_fastai.synth import synth_voc
     d = tmp_path_factory.mktemp('alone')
-    argv = [str(synth_voc(d/'shapes', n=40, seed=1)), *TRAIN, '--epochs','6']
+    argv = prepare(d, 6)
     assert start([*argv, '--out',str(d/'run')], d/'log').wait() == 0, (d/'log').read_text()
     return argv, d/'run'
 
