@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['console', 'parse_size', 'read_split', 'find_images', 'ssd_check', 'ssd_train', 'read_detections', 'ssd_eval',
-           'ssd_predict', 'ssd_export', 'ssd_demo']
+           'ssd_predict', 'ssd_export', 'ssd_demo', 'rank_world', 'my_share', 'to_first']
 
 # %% ../nbs/31_cli.ipynb #cc38821c
-import csv, json, shutil, sys, warnings
+import csv, json, os, shutil, sys, warnings
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial, wraps
@@ -122,12 +122,18 @@ def ssd_train(
     head='ssd',          # ssd: strides 8 to 128; seed: the 189 anchors
     precision='auto',    # auto, float32, bf16 or fp16 (mixed)
     method='squish',     # resize: squish, or pad (keeps the aspect)
-    workers:int=-1,      # data loading processes; -1: as many as processors, 16 at most
+    workers:int=-1,      # data loading processes of each process; -1: as many as it has processors, 16 at most
 ):
     "Train a detector in a folder that survives interruption: checkpoints, history, evaluation of the validation split, model"
     from ssd_fastai.training import train_run
+    rank,_ = rank_world()
+    _heed_sigterm('ssd-train', '--resume goes on from the last checkpoint')
+    if rank: sys.stdout = open(os.devnull, 'w')   # the first process speaks for all
     make_dls = _loaders(data, train, valid, size=parse_size(size), bs=bs or None, method=method, num_workers=None if workers < 0 else workers)
-    ev = train_run(make_dls, arch, out, epochs=epochs, lr=lr, seed=seed, resume=resume, weights=weights, head=head, precision=precision)
+    try: ev = train_run(make_dls, arch, out, epochs=epochs, lr=lr, seed=seed, resume=resume, weights=weights, head=head, precision=precision)
+    except KeyboardInterrupt as e:
+        if not rank: print(f'ssd-train: {e or "interrupted"}', file=sys.stderr)
+        sys.exit(130)
     if ev is not None: print(ev)
 
 # %% ../nbs/31_cli.ipynb #3097477f
@@ -135,6 +141,7 @@ def _loaders(data, train, valid, **kwargs):
     "A function that makes the data loaders of a run, to be called once the seed is set; the data are read now"
     from ssd_fastai.data import DetectionDataLoaders
     splits = read_split(data, train),read_split(data, valid)
+    kwargs = _of_several(*splits, **kwargs)
     return lambda: DetectionDataLoaders.from_records(*splits, path=data, **kwargs)
 
 # %% ../nbs/31_cli.ipynb #5f159c7a
@@ -371,3 +378,59 @@ def _demo_pictures(out, ev, test):
     dets = _load(out/'model.safetensors').detect([r.file for r in some], score=0.3)
     show_pairs([(None, r, d) for r,d in zip(some, dets)], ncols=2).savefig(out/'detections.png', dpi=150, bbox_inches='tight', pad_inches=0.03)
     ev.plot_pr().figure.savefig(out/'pr_curve.png', dpi=150, bbox_inches='tight')
+
+# %% ../nbs/31_cli.ipynb #ff8fdf84
+def rank_world()->tuple:
+    "(number of this process, how many there are) as `torchrun` tells them; (0, 1) without it"
+    return int(os.environ.get('RANK', 0)), max(1, int(os.environ.get('WORLD_SIZE', 1)))
+
+def my_share(
+    items, # anything in an order that all processes see alike
+)->list:   # of (number in `items`, item)
+    "What falls to this process: together they have each item once"
+    rank,n = rank_world()
+    return list(enumerate(items))[rank::n]
+
+# %% ../nbs/31_cli.ipynb #156ce298
+def to_first(mine:list)->list|None:
+    "The lists of all processes as one, in the first; None in the others. Waits for them"
+    rank,n = rank_world()
+    if n == 1: return mine
+    from datetime import timedelta
+    import torch.distributed as dist
+    dist.init_process_group('gloo', timeout=timedelta(days=7))
+    parts = None if rank else [None]*n
+    dist.gather_object(mine, parts)
+    dist.destroy_process_group()
+    return None if rank else sum(parts, [])
+
+# %% ../nbs/31_cli.ipynb #35b85a59
+def _of_several(train, valid, bs=None, num_workers=None, **kwargs):
+    "Arguments of the loaders for one of several processes: each checks a share of the images and has a share of the processors"
+    kwargs = {'bs':bs, 'num_workers':num_workers, **kwargs}
+    n = rank_world()[1]
+    if n == 1: return kwargs
+    from torch.cuda import is_available
+    from ssd_fastai.data import _batch_size
+    from ssd_fastai.readers import verify_pixels
+    verify_pixels([r for _,r in my_share([*train, *valid])])
+    here = int(os.environ.get('LOCAL_WORLD_SIZE', n))
+    if num_workers is None: kwargs['num_workers'] = max(1, min(16, (os.cpu_count() or 1)//here))
+    return {**kwargs, 'verify':False, 'bs':_batch_size(bs, len(train)//n, 'cuda' if is_available() else 'cpu')}
+
+# %% ../nbs/31_cli.ipynb #16e6462b
+def _heed_sigterm(prog, then):
+    "Let a SIGTERM be told in one line before it ends this process, even while that waits for a GPU or for another process"
+    import signal, threading
+    if threading.current_thread() is not threading.main_thread(): return None
+    seen,tell = os.pipe()
+    os.set_blocking(tell, False)
+    if (was := signal.set_wakeup_fd(tell, warn_on_full_buffer=False)) != -1: return signal.set_wakeup_fd(was)   # somebody heeds it already
+    signal.signal(signal.SIGTERM, lambda *_: None)          # the pipe is written at once, whatever the main thread is doing
+    why = 'by a scheduler' if rank_world()[1] == 1 else 'by a scheduler, or by the launcher as another process of this run has ended'
+    def _watch():
+        while (o := os.read(seen, 1)):
+            if o[0] != signal.SIGTERM: continue
+            os.write(2, f'\n{prog}: stopped by SIGTERM ({why}); {then}\n'.encode())
+            os._exit(143)
+    threading.Thread(target=_watch, daemon=True).start()

@@ -280,6 +280,18 @@ class SSDLearner(Learner):
         "Train in bfloat16 mixed precision with channels-last on the data loaders' device; on a CPU it pays where the processor has avx512_bf16"
         return self.to_fp32().add_cb(DetectionMixedPrecision(amp_mode=AMPMode.BF16))
 
+# %% ../nbs/27_learner.ipynb #d157b001
+@patch
+def to_distributed(self:SSDLearner,
+    sync_bn=True,  # batch norm over the images of all processes; GPUs only
+    **kwargs,      # for accelerate's `Accelerator`
+):
+    "Train in several processes; fastai's `distrib_ctx` calls this. Needs the extra `distributed`"
+    if num_distrib() <= 1: return self
+    from ssd_fastai.distributed import DetectionTrainer
+    self.add_cb(DetectionTrainer(sync_bn, **{'cpu':self.dls.device.type == 'cpu', **kwargs}))
+    return self.remove_cb(ProgressCallback) if rank_distrib() else self
+
 # %% ../nbs/27_learner.ipynb #2b1c1541
 @patch
 @delegates(Learner.lr_find)
