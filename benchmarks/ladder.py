@@ -12,6 +12,7 @@ BCCD is looked for in the folder named by SSD_FASTAI_DATA (default ../shared/dat
 """
 import argparse, inspect, json, time, warnings
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import fastai, torch, torchvision
@@ -93,6 +94,7 @@ def cells():
 
 # ---- data
 
+@lru_cache
 def splits(data, n=None):
     "Training and validation records; of the drawn ones the first 416 train, 26 steps of 16"
     where = DATA
