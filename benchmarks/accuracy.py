@@ -39,8 +39,8 @@ SYSTEMS = {
     'tv-ssdlite320':       dict(SSDLITE, quick=dict(size=128)),
     'yolo11n':             dict(YOLO, model='yolo11n.yaml', shapes=dict(size=128, bs=16), quick=dict(size=64)),
     'yolo26n':             dict(YOLO, model='yolo26n.yaml', shapes=dict(size=128, bs=16), quick=dict(size=64)),
-    'tv-ssd300':           dict(kind='torchvision', model='ssd300_vgg16', augment='ssd', size=300, bs=8, lr=1e-3, opt='sgd', gpu=True),
-    'tv-retinanet':        dict(kind='torchvision', model='retinanet_resnet50_fpn_v2', augment='hflip', size=320, bs=8, lr=1e-4, opt='adamw', gpu=True),
+    'tv-ssd300':           dict(kind='torchvision', model='ssd300_vgg16', augment='ssd', size=300, bs=8, lr=1e-3, opt='sgd', gpu=True, quick=dict(bs=2)),
+    'tv-retinanet':        dict(kind='torchvision', model='retinanet_resnet50_fpn_v2', augment='hflip', size=320, bs=8, lr=1e-4, opt='adamw', gpu=True, quick=dict(size=64)),
 }
 
 def recipe_of(system, data):
@@ -151,7 +151,7 @@ def run_torchvision(splits, vocab, r, budget, seed, out):
     torch.manual_seed(seed)
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     model = tv.build(r['model'], len(vocab), r['size'], **EVAL)
-    log = tv.train(model, tv.Cache(splits['train'], vocab, tv.AUGMENT[r['augment']]()), r['bs'], r['lr'], r['opt'], device=device, bf16=r.get('bf16', False), **budget)
+    log = tv.train(model, tv.Cache(splits['train'], vocab, tv.AUGMENT[r['augment']]()), r['bs'], r['lr'], r['opt'], device=device, **budget)
     return dict(log, weights='none'), {o:measured(tv.found(model, splits[o], vocab, device), splits[o], vocab, r) for o in ('val', 'test')}
 
 def yolo_python():
