@@ -1,0 +1,306 @@
+"""Side by side: this project, torchvision's detectors and Ultralytics' YOLO, each trained for the same wall-clock time on this machine, measured by one
+evaluator (`evaluate_detections`). Rows into benchmarks/results/accuracy.json as they finish, a table into benchmarks/results/accuracy.md.
+
+    python benchmarks/accuracy.py                         # 5 minutes of training each on BCCD, 2 on the drawn shapes
+    python benchmarks/accuracy.py --only lite0 --data bccd --budget 900 --seeds 42,43,44
+    python benchmarks/accuracy.py --quick                 # does every system run? A few seconds each on 60 drawn images
+
+Finished rows are skipped unless their settings were changed here (--again measures them anew). The time is that of training alone: imports, reading,
+planning and evaluation do not count, and nobody validates on the way. The test split is evaluated once, with the final weights.
+"""
+import argparse, json, os, subprocess, sys, sysconfig, time, traceback, venv
+from functools import partial
+from pathlib import Path
+from statistics import mean
+
+from bccd import DATA as BCCD, ROOT, machine
+
+WORK,RESULTS = ROOT/'runs'/'accuracy',ROOT/'benchmarks'/'results'
+EVAL = dict(score=0.01, overlap=0.5, top_k=200)
+ULTRALYTICS = 'ultralytics==8.4.190'
+
+# ------------------------------------------------------------------------------------------------ what is compared, and how each is set up
+# Chosen on the validation splits. A system's own entry for a data set goes before the data set's.
+RECIPES = dict(
+    bccd   = dict(size=(256,320), bs=4,  lr=2e-3, augment='default', workers=None, seconds=300),
+    shapes = dict(size=128,       bs=16, lr=5e-3, augment='flip',    workers=0,    seconds=120),
+    quick  = dict(size=64,        bs=8,  lr=2e-3, augment='flip',    workers=0,    seconds=4))
+
+SEED = dict(size=224)
+SSDLITE = dict(kind='torchvision', model='ssdlite320_mobilenet_v3_large', augment='ssdlite', size=320, bs=8, lr=2e-3, opt='adamw')
+SGD     = dict(opt='sgd', lr=0.15*8/192)   # torchvision's reference for SSDlite, scaled from its batch of 192
+YOLO    = dict(kind='yolo', size=320, bs=8)
+SYSTEMS = {
+    'ours-resnet18':       dict(kind='ours', arch='resnet18', weights='none'),
+    'ours-resnet34':       dict(kind='ours', arch='resnet34', weights='none'),
+    'ours-seed-head':      dict(kind='ours', arch='resnet34', weights='none', head='seed', bccd=SEED, shapes=SEED, quick=dict(size=128)),
+    'ours-lite0-imagenet': dict(kind='ours', arch='tf_efficientnet_lite0', weights='imagenet', precision='float32'),
+    'seed-as-it-was':      dict(kind='seed', arch='resnet34', weights='none', head='seed', encoding='tanh', precision='float32', optimiser='Adam',
+                                bccd=SEED, shapes=SEED, quick=dict(size=128)),
+    'tv-ssdlite320':       dict(SSDLITE, quick=dict(size=128)),
+    'tv-ssdlite320-sgd':   {**SSDLITE, **SGD, 'quick':dict(size=128)},
+    'yolo11n':             dict(YOLO, model='yolo11n.yaml', shapes=dict(size=128, bs=16), quick=dict(size=64)),
+    'yolo26n':             dict(YOLO, model='yolo26n.yaml', shapes=dict(size=128, bs=16), quick=dict(size=64)),
+    'tv-ssd300':           dict(kind='torchvision', model='ssd300_vgg16', augment='ssd', size=300, bs=8, lr=1e-3, opt='sgd', gpu=True,
+                                quick=dict(size=128, bs=2)),
+    'tv-retinanet':        dict(kind='torchvision', model='retinanet_resnet50_fpn_v2', augment='hflip', size=320, bs=8, lr=1e-4, opt='adamw', gpu=True,
+                                quick=dict(size=64, bs=2)),
+}
+
+def recipe_of(system, data):
+    "All settings of one system on one data set"
+    own = SYSTEMS[system]
+    res = {**(RECIPES[data] if own['kind'] in ('ours', 'seed') else {}), **own, **own.get(data, {})}
+    return {k:v for k,v in res.items() if k not in {*RECIPES, 'seconds', 'gpu'}}
+
+def splits_of(data):
+    "Records of train, val and test"
+    from ssd_fastai.readers import read_voc
+    from ssd_fastai.synth import synth_voc
+    if data == 'bccd' and not BCCD.is_dir(): raise ValueError(f'{BCCD} is missing: set SSD_FASTAI_DATA to the folder that holds bccd/BCCD')
+    path = BCCD if data == 'bccd' else synth_voc(WORK/data, n=1400 if data == 'shapes' else 60, seed=42)
+    return {o:read_voc(path, o, verbose=False) for o in ('train', 'val', 'test')}
+
+# ------------------------------------------------------------------------------------------------ this project
+def learner(splits, r):
+    "What `ssd-train` trains: data, learner, precision, memory format"
+    from fastai.vision.all import Adam, torch
+    from torchvision.transforms.v2 import RandomHorizontalFlip
+    from ssd_fastai.data import DetectionDataLoaders
+    from ssd_fastai.training import choose_precision, learner_for
+    augment = [RandomHorizontalFlip()] if r['augment'] == 'flip' else r['augment']
+    dls = DetectionDataLoaders.from_records(splits['train'], splits['val'], size=r['size'], bs=r['bs'], augment=augment, num_workers=r['workers'],
+                                            path=WORK, verify=False)
+    kwargs = {**{k:r[k] for k in ('head', 'encoding') if k in r}, **(dict(opt_func=Adam) if r.get('optimiser') == 'Adam' else {})}
+    learn = learner_for(dls, r['arch'], r['weights'], wd=0.01, path=WORK, **kwargs)
+    if dls.device.type == 'cpu': learn.model.to(memory_format=torch.channels_last)
+    if r['kind'] == 'seed':
+        from ladder import put_mistakes
+        put_mistakes(learn, frozenset())
+    how = choose_precision(r.get('precision', 'auto'), dls.device)
+    return learn if how == 'float32' else getattr(learn, f'to_{how}')()
+
+def clock(seconds, steps=None):
+    "A callback: no validation, images counted, the end when time (or `steps`) is over"
+    from fastai.vision.all import Callback, CancelEpochException, CancelFitException
+    class Clock(Callback):
+        order,run_valid = 90,False
+        start,images,times = None,0,()
+        def before_fit(self): self.start,self.times = self.start or time.perf_counter(),[]
+        def after_batch(self):
+            self.images += len(self.xb[0])
+            self.times.append(time.perf_counter())
+            if self.over: raise CancelFitException
+        def after_train(self): raise CancelEpochException
+        @property
+        def past(self): return time.perf_counter()-self.start
+        @property
+        def over(self): return bool(seconds and self.past >= seconds) or bool(steps and len(self.times) >= steps)
+    return Clock()
+
+def step_seconds(learn, frozen, n=36, skip=12):
+    "Time of a training step, loading included"
+    from ssd_fastai.learner import AverageWeights
+    learn.freeze_to(frozen)
+    c = clock(None, n)
+    with learn.no_bar(), learn.no_logging(): learn.fit(100, cbs=[AverageWeights(), c])
+    return (c.times[-1]-c.times[skip])/(n-1-skip)
+
+def plan(splits, r, seconds):
+    "As many epochs as fit into `seconds`, by timed steps of a learner that is thrown away"
+    from ssd_fastai.training import plan_stages
+    learn = learner(splits, r)
+    warm  = r['weights'] != 'none'
+    n,t = len(learn.dls.train),{o:step_seconds(learn, o) for o in ((2, 0) if warm else (0,))}
+    takes = lambda e: n*sum(k*t[f] for f,k,*_ in plan_stages(e, r['lr'], warm))
+    e = 1
+    while takes(e+1) < 0.97*seconds: e += 1
+    return e
+
+def train(learn, r, epochs, c):
+    "By stages with one cycle each and averaged weights, as `ssd-train` does; the seed at one rate"
+    from fastai.vision.all import defaults
+    from ssd_fastai.learner import AverageWeights
+    from ssd_fastai.training import plan_stages
+    if r['kind'] == 'seed': return learn.fit(epochs, defaults.lr, cbs=c)
+    for frozen,n,lr,*_ in plan_stages(epochs, r['lr'], r['weights'] != 'none'):
+        if not n or c.start and c.over: continue
+        learn.freeze_to(frozen)
+        learn.fit_one_cycle(n, lr, cbs=[AverageWeights(), c])
+
+def evaluate(learn, records, r):
+    "By the detector; the seed by its own way to hand out scores"
+    if r['kind'] == 'ours': return learn.detector().evaluate(records, progress=False, **EVAL)
+    from ladder import measure
+    return measure(learn, records)['last']
+
+def run_ours(splits, vocab, r, budget, seed, out):
+    "Plan, train for the time, evaluate"
+    from fastai.vision.all import set_seed
+    epochs = budget.get('epochs') or plan(splits, r, budget['seconds'])
+    set_seed(seed, reproducible=True)
+    learn,c = learner(splits, r),clock(budget.get('seconds'))
+    with learn.no_bar(), learn.no_logging(): train(learn, r, epochs, c)
+    log = dict(planned=epochs, images=c.images, seconds=c.past, weights=learn.model.config['weights_from'])
+    return log, {o:evaluate(learn, splits[o], r) for o in ('val', 'test')}
+
+# ------------------------------------------------------------------------------------------------ the others
+def measured(dets, records, vocab, r):
+    "The one evaluator"
+    from ssd_fastai.metrics import evaluate_detections
+    return evaluate_detections(dets, records, vocab, source=r['model'], **EVAL)
+
+def run_torchvision(splits, vocab, r, budget, seed, out):
+    import torch, peer_torchvision as tv
+    torch.manual_seed(seed)
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    model = tv.build(r['model'], len(vocab), r['size'], **EVAL)
+    log = tv.train(model, tv.Cache(splits['train'], vocab, tv.AUGMENT[r['augment']]()), r['bs'], r['lr'], r['opt'], device=device, **budget)
+    found = {o:tv.found(model, splits[o], vocab, device) for o in ('val', 'test')}
+    return dict(log, weights='none'), {o:measured(d, splits[o], vocab, r) for o,d in found.items()}
+
+def yolo_python():
+    "A python with Ultralytics: an environment of its own that borrows torch and the rest from this one"
+    home = ROOT/'runs'/'peers'
+    exe  = home/'bin'/'python'
+    if not (home/'complete').exists():
+        print('making an environment for Ultralytics, once')
+        venv.create(home, with_pip=True)
+        site = subprocess.check_output([exe, '-c', 'import sysconfig; print(sysconfig.get_paths()["purelib"])'], text=True).strip()
+        (Path(site)/'shared.pth').write_text(sysconfig.get_paths()['purelib']+'\n')
+        pip = [exe, '-m', 'pip', 'install', '-q']
+        subprocess.run([*pip, ULTRALYTICS], check=True)
+        subprocess.run([*pip, '--force-reinstall', '--no-deps', 'opencv-python-headless'], check=True)   # the other needs a display's libraries
+        (home/'complete').touch()
+    return exe
+
+def yolo_data(splits, vocab, out):
+    "The records in YOLO's layout: linked images, a text file each, and data.yaml"
+    for s,recs in splits.items():
+        img,lab = out/'images'/s,out/'labels'/s
+        for o in (img, lab): o.mkdir(parents=True, exist_ok=True)
+        for r in recs:
+            h,w = r.size
+            rows = [(l-1, (x1+x2)/2/w, (y1+y2)/2/h, (x2-x1)/w, (y2-y1)/h)
+                    for (x1,y1,x2,y2),l,d in zip(r.boxes.tolist(), r.labels(vocab).tolist(), r.difficult.tolist()) if not d]
+            (lab/f'{r.file.stem}.txt').write_text(''.join('%d %.6f %.6f %.6f %.6f\n' % o for o in rows))
+            if not (img/r.file.name).exists(): (img/r.file.name).symlink_to(r.file.resolve())
+    names = '\n'.join(f'  {i}: {json.dumps(o)}' for i,o in enumerate(vocab[1:]))
+    (out/'data.yaml').write_text(f'path: {out}\ntrain: images/train\nval: images/val\nnames:\n{names}\n')
+    return out/'data.yaml'
+
+def run_yolo(splits, vocab, r, budget, seed, out, python=None):
+    import torch
+    from ssd_fastai.cli import read_detections
+    amp = 'bf16' if torch.cuda.is_available() else False   # on a CPU bfloat16 takes it seven times as long
+    job = dict(amp=amp, out=str(out), data=str(yolo_data(splits, vocab, out/'data')), names=vocab[1:], seed=seed,
+               **{'seconds':None, 'epochs':None, **budget},
+               files={o:[str(x.file) for x in splits[o]] for o in ('val', 'test')}, **{k:r[k] for k in ('model', 'size', 'bs')}, **EVAL)
+    (out/'job.json').write_text(json.dumps(job))
+    env = {**os.environ, 'YOLO_OFFLINE':'true', 'YOLO_CONFIG_DIR':str(WORK), 'PYTHONPATH':''}
+    with open(out/'output.txt', 'w') as f:
+        done = subprocess.run([python or yolo_python(), Path(__file__).with_name('peer_yolo.py'), out/'job.json'], cwd=out, env=env, stdout=f, stderr=f)
+    if done.returncode: raise RuntimeError(f'YOLO ended with {done.returncode}: see {out}/output.txt')
+    log = json.loads((out/'log.json').read_text())
+    ids = {o:i for i,o in enumerate(vocab) if i}
+    found = {o:read_detections(out/f'{o}.json', splits[o], vocab, ids) for o in ('val', 'test')}
+    return dict(log, weights='none'), {o:measured(d, splits[o], vocab, r) for o,d in found.items()}
+
+RUNNERS = dict(ours=run_ours, seed=run_ours, torchvision=run_torchvision, yolo=run_yolo)
+
+# ------------------------------------------------------------------------------------------------ rows and table
+def measure(system, data, budget, seed, python):
+    "One row"
+    from ssd_fastai.readers import make_vocab
+    r,splits = recipe_of(system, data),splits_of(data)
+    out = WORK/f'{system}-{data}-{seed}'
+    out.mkdir(parents=True, exist_ok=True)
+    run = partial(run_yolo, python=python) if r['kind'] == 'yolo' else RUNNERS[r['kind']]
+    log,evs = run(splits, make_vocab(splits['train']), r, budget, seed, out)
+    n,t = log['images'],log['seconds']
+    log.update(passes=round(n/len(splits['train']), 1), seconds=round(t, 1), images_per_second=round(n/t, 1))
+    figures = {o:dict(**{f:getattr(e, f) for f in ('voc12', 'coco', 'voc07')}, per_class={k:c['voc12'] for k,c in e.rows.items()}, counts=e.counts)
+               for o,e in evs.items()}
+    return dict(system=system, data=data, budget=budget, seed=seed, **log, **figures, recipe=r, protocol=evs['test'].protocol, machine=device())
+
+def words(budget): return f"{budget['seconds']:g} s" if 'seconds' in budget else f"{budget['epochs']} passes"
+
+def spread(xs):
+    "Mean, and from where to where if there are several"
+    return f'{mean(xs):.3f}' + (f' ({min(xs):.3f}–{max(xs):.3f})' if len(xs) > 1 else '')
+
+def side(s): return f'{s[0]}×{s[1]}' if isinstance(s, (list, tuple)) else str(s)
+
+def table(rows):
+    "Markdown: a table for each data set and budget, best first by COCO AP on val"
+    text = ['# Side by side', '', 'Made by `python benchmarks/accuracy.py`; what each row means stands in `../README.md`.', '']
+    for key in dict.fromkeys((o['machine'], o['data'], words(o['budget'])) for o in rows):
+        here = [o for o in rows if (o['machine'], o['data'], words(o['budget'])) == key]
+        text += [f'## {key[1]}, {key[2]} of training, {key[0]}', '',
+                 '| system | start | input | passes | images/s | AP50 val | COCO val | AP50 test | COCO test | seeds |', '|---'*10+'|']
+        groups = [[o for o in here if o['system'] == s] for s in dict.fromkeys(o['system'] for o in here)]
+        for g in sorted(groups, key=lambda g: -mean(o['val']['coco'] for o in g)):
+            of = lambda *ks: [o[ks[0]] if len(ks) == 1 else o[ks[0]][ks[1]] for o in g]
+            start = 'random' if g[0]['weights'] == 'none' else 'ImageNet'
+            text += [' | '.join([f"| {g[0]['system']}", start, side(g[0]['recipe']['size']), f"{mean(of('passes')):.0f}", f"{mean(of('images_per_second')):.0f}",
+                                 *(spread(of(s, f)) for s in ('val', 'test') for f in ('voc12', 'coco')), f'{len(g)} |'])]
+        text += ['']
+    return '\n'.join(text)
+
+def write(path, text):
+    "A whole file or none"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_suffix('.part').write_text(text)
+    os.replace(path.with_suffix('.part'), path)
+
+def key(o): return o['system'], o['data'], words(o['budget']), o['seed'], o['machine']
+
+def finished(rows, here):
+    "Is this row there, measured with today's settings?"
+    r = json.loads(json.dumps(recipe_of(*here[:2])))
+    return any(key(o) == here and o['recipe'] == r for o in rows)
+
+def arguments():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('--only', default='', help='systems that contain one of these words, commas between')
+    p.add_argument('--data', default='bccd,shapes', help='bccd, shapes or both')
+    p.add_argument('--budget', type=float, help='seconds of training; by default 300 on bccd, 120 on shapes')
+    p.add_argument('--passes', type=int, help='train for so many passes over the training set instead')
+    p.add_argument('--seeds', default='42', help='e.g. 42,43,44')
+    p.add_argument('--all', action='store_true', help='without a GPU as well: what needs one to be compared fairly')
+    p.add_argument('--again', action='store_true', help='measure finished rows anew')
+    p.add_argument('--quick', action='store_true', help='a few seconds each on 60 drawn images: does everything run? Figures mean nothing')
+    p.add_argument('--yolo-python', help='a python that has Ultralytics; by default one is made in runs/peers')
+    return p.parse_args()
+
+def jobs(a):
+    "Which rows are asked for"
+    import torch
+    fair   = a.all or a.quick or torch.cuda.is_available()
+    chosen = [o for o,s in SYSTEMS.items() if any(w in o for w in a.only.split(',')) and (fair or not s.get('gpu'))]
+    for data in (['quick'] if a.quick else a.data.split(',')):
+        budget = dict(epochs=a.passes) if a.passes else dict(seconds=a.budget or RECIPES[data]['seconds'])
+        for seed in map(int, a.seeds.split(',')):
+            for s in chosen: yield s,data,budget,seed
+
+def device():
+    "What trains here, in words"
+    import torch
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else machine()
+
+def main(a):
+    file,failed = (WORK if a.quick else RESULTS)/'accuracy.json',[]
+    rows = json.loads(file.read_text()) if file.exists() and not a.quick else []
+    for system,data,budget,seed in jobs(a):
+        here = (system, data, words(budget), seed, device())
+        if finished(rows, here) and not a.again: print('done before:', *here); continue
+        try: row = measure(*here[:2], budget, seed, a.yolo_python)
+        except Exception: traceback.print_exc(); failed.append(here); continue
+        rows = [o for o in rows if key(o) != here] + [row]
+        write(file, json.dumps(rows, indent=1)+'\n')
+        print(*here[:4], f"{row['passes']} passes in {row['seconds']} s:",
+              *(f"{s} AP50 {row[s]['voc12']:.3f} COCO {row[s]['coco']:.3f}" for s in ('val', 'test')), flush=True)
+    write(file.with_suffix('.md'), table(rows))
+    if failed: sys.exit('failed: ' + '; '.join(' '.join(map(str, o)) for o in failed))
+
+if __name__ == '__main__': main(arguments())
