@@ -10,7 +10,7 @@ __all__ = ['LossPart', 'MeanAP', 'EvaluateEvery', 'DetectionMixedPrecision', 'Av
 from fastai.vision.all import *
 from torch.amp import GradScaler, autocast
 
-from .anchors import best_overlaps
+from .anchors import best_overlaps, fit_anchors
 from .boxes import Detections, Fit, GroundTruth, image_size, load_image, px_to_unit, show_grid, show_pairs, unit_to_px
 from .data import *
 from .data import _AugmentBoxes
@@ -101,7 +101,7 @@ class DetectionMixedPrecision(MixedPrecision):
 class AverageWeights(Callback):
     "Keep a moving average of the weights; validate with it, and put it in the model when the fit ends"
     order,run_valid = MixedPrecision.order+1,False
-    def __init__(self, decay=0.998): self.decay,self.average = decay,None
+    def __init__(self, decay=0.998): self.decay,self.average,self.trained = decay,None,None
 
     def _swap(self):
         state = self.learn.model.state_dict()
@@ -127,6 +127,7 @@ class AverageWeights(Callback):
 
     def before_validate(self): self.trained = self._swap()
     def after_validate(self):
+        if self.trained is None: return   # the validation was called off before it began
         with torch.no_grad():
             for k,v in self.learn.model.state_dict().items(): v.copy_(self.trained[k])
         self.trained = None
@@ -497,7 +498,7 @@ def ssd_learner(
     weights=None,     # file with a body's state dict in torchvision's or timm's names, instead of downloaded ones
     head='ssd',       # 'ssd': strides 8 to 128 with top-down merging; 'seed': the 189 anchors of strides 32, 64, 128
     encoding=None,    # 'variance' or 'tanh'; None: the head's own
-    recipe=None,      # an `AnchorRecipe`; None: the head's own
+    recipe=None,      # an `AnchorRecipe`; None: fitted to the training boxes by `fit_anchors`, and the seed's own for its head
     drop=None,        # dropout of the head; None: the head's own
     loss_func=None,   # None: `SSDLoss`, with GIoU for boxes, and L1 for the seed's head
     metrics=None,     # None: `cls_loss`, `box_loss`, `map`
@@ -508,6 +509,7 @@ def ssd_learner(
     "A learner for object detection. With pretrained weights it starts frozen, as `vision_learner` does: `fine_tune` or `fit_unfreezing` unfreeze"
     if dls.after_batch.fs.filter(risinstance(Normalize)):
         raise ValueError('ssd_learner: the model normalises its own input: take Normalize out of batch_tfms')
+    if recipe is None and head == 'ssd': recipe = fit_anchors(dls)
     model = create_ssd(arch, len(dls.vocab), dls.size, pretrained=pretrained and weights is None, weights=weights,
                        head=head, encoding=encoding, recipe=recipe, drop=drop)
     loss_func = loss_func or (SSDLoss(model, box='l1') if head == 'seed' else SSDLoss(model, box='giou', box_weight=2.))

@@ -273,15 +273,16 @@ def choose_precision(want, device):
     return 'bf16' if device.type == 'cpu' and torch.cpu._is_avx512_bf16_supported() else 'float32'
 
 # %% ../nbs/28_training.ipynb #2920d499
-def learner_for(dls, arch, weights='auto', say=print, **kwargs):
+def learner_for(dls, arch, weights='auto', say=print, cbs=None, **kwargs):
     "`ssd_learner` with `weights` 'auto', 'imagenet', 'none' or a file; 'auto' falls back to random initialisation and says so"
-    if weights == 'none': return ssd_learner(dls, arch, pretrained=False, **kwargs)
-    if weights not in ('auto', 'imagenet'): return ssd_learner(dls, arch, weights=weights, **kwargs)
-    try: return ssd_learner(dls, arch, pretrained=True, **kwargs)
+    make = partial(ssd_learner, dls, arch, train_bn=False, cbs=[BnFreeze(), *L(cbs)], **kwargs)   # what is frozen costs a forward pass alone
+    if weights == 'none': return make(pretrained=False)
+    if weights not in ('auto', 'imagenet'): return make(weights=weights)
+    try: return make(pretrained=True)
     except WeightsUnavailable as e:
         if weights == 'imagenet': raise
         say(f'no ImageNet weights for {arch} here: starting from random ones ({e})')
-        return ssd_learner(dls, arch, pretrained=False, **kwargs)
+        return make(pretrained=False)
 
 # %% ../nbs/28_training.ipynb #ec67b395
 def _fit_stages(learn, run, stages, state):
