@@ -15,9 +15,11 @@ DATA = Path(os.environ.get('SSD_FASTAI_DATA', ROOT/'../shared/data')).resolve()/
 WORK,RESULTS = ROOT/'runs'/'readme',ROOT/'benchmarks'/'results'/'bccd.json'
 
 def machine():
-    "The processor, in words"
-    cpu = next((l.split(':')[1].strip() for l in Path('/proc/cpuinfo').read_text().splitlines() if l.startswith('model name')), platform.processor())
-    return f'{os.cpu_count()} cores of {cpu}'
+    "The processor, in words: how many cores, whose, and the widest instructions it has, which decide how fast it trains"
+    info = Path('/proc/cpuinfo').read_text().splitlines() if Path('/proc/cpuinfo').exists() else []
+    line = lambda key: next((l.split(':')[1].strip() for l in info if l.startswith(key)), '')
+    wide = next((name for flag,name in (('avx512_bf16','AVX-512 with bfloat16'), ('avx512f','AVX-512'), ('avx2','AVX2')) if flag in line('flags').split()), '')
+    return f"{os.cpu_count()} cores of {line('model name') or platform.processor()}" + (f', {wide}' if wide else '')
 
 def readme_lines():
     "Lines of the README that train on BCCD"
