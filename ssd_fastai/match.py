@@ -20,7 +20,7 @@ _MAX_LOG  = math.log(1000/16)  # of a predicted size over the anchor's, as in to
 
 def _f32(x):
     "A plain float32 tensor; float64 stays, for gradient checks"
-    if type(x).__module__.startswith('fastai'): x = x.as_subclass(Tensor)  # torch.export knows no as_subclass
+    if not type(x).__module__.startswith('torch'): x = x.as_subclass(Tensor)  # torch.export's own tensors stay: they know no as_subclass
     return x if x.dtype==torch.float64 else x.float()
 
 def _centre_size(b): return (b[...,:2]+b[...,2:])/2, (b[...,2:]-b[...,:2]).clamp(min=_MIN_SIDE)
