@@ -10,7 +10,7 @@ from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 
-EPOCHS = 40
+EPOCHS = 60
 TRAIN  = ['--arch','test_resnet', '--size','64', '--bs','7', '--precision','float32', '--workers','1']   # a body of kilobytes
 
 def prepare(d, epochs):
@@ -22,7 +22,7 @@ def prepare(d, epochs):
 
 # imports once what takes seconds to import, then forks a process for every command
 NURSERY = '''
-import json, os, resource, sys, traceback
+import json, os, resource, signal, sys, traceback
 import timm, ssd_fastai.training
 from ssd_fastai.cli import ssd_train
 for line in sys.stdin:
@@ -31,6 +31,7 @@ for line in sys.stdin:
     elif pid := os.fork(): print(pid, flush=True)
     else:
         os.setsid()
+        signal.signal(signal.SIGINT, signal.default_int_handler)   # a shell's background job ignores it
         for o in (1,2): os.dup2(os.open(job['log'], os.O_WRONLY|os.O_CREAT|os.O_APPEND), o)
         if job['limit']: resource.setrlimit(resource.RLIMIT_FSIZE, (job['limit'],)*2)
         try: code = ssd_train(job['argv']) or 0
@@ -76,26 +77,30 @@ def strike(p, out, log, kind, rng):
     text = lambda: log.read_text() if log.exists() else ''
     first = out/'checkpoints/last.pt'
     if not wait_until(p, lambda: first.exists(), 'a first checkpoint'): return False
+    for _ in range(0 if kind == 'start' else rng.randrange(3)):   # so many epochs on
+        before = first.stat().st_mtime_ns
+        if not wait_until(p, lambda: first.stat().st_mtime_ns != before, 'another checkpoint'): return False
     if kind != 'start' and not wait_until(p, lambda: re.search(r'^stage', text(), re.M), 'the training'): return False
     if kind == 'write' and not wait_until(p, lambda: any(out.rglob('*.part.*')), 'a half-written file'): return False
-    if kind != 'write': time.sleep(rng.uniform(0, 2))
+    if kind != 'write': time.sleep(rng.uniform(0, 1))
     if p.poll() is not None: return False
     os.kill(p.pid, signal.SIGKILL)
     return p.wait() == -signal.SIGKILL
 
 def survive(start, argv, out, kills, kinds=('start','train','write'), seed=0):
-    "Run to the end with `kills` kills after the first checkpoint: what was struck when, and what each start said"
+    "Run to the end with `kills` kills after the first checkpoint that hit a run at work: what was struck when, and what each start said"
     rng,hits,said,n = random.Random(seed),[],[],0
     while True:
         log = out.parent/f'{out.name}-{n}.log'
         p,n = start([*argv, '--out',str(out), '--resume'], log),n+1
         kind = kinds[len(hits) % len(kinds)] if len(hits) < kills else None
-        if kind and strike(p, out, log, kind, rng): hits.append(kind)
-        code = p.wait()
-        said.append(re.findall(r'^(?:starting afresh|resumed at epoch \d+)', log.read_text(), re.M))
+        struck = kind and strike(p, out, log, kind, rng)
+        code,spoke = p.wait(),re.findall(r'^(?:starting afresh|resumed at epoch \d+)', log.read_text(), re.M)
+        if struck and spoke: hits.append(kind)   # a kill before the first word shows nothing, and is not counted
+        said.append(spoke[0] if spoke else 'killed before it spoke')
         if code == -signal.SIGKILL: continue
         if code: raise RuntimeError(f'ssd-train ended with {code}: {log.read_text()[-500:]}')
-        return dict(kills=kills, hits=len(hits), kinds=dict(Counter(hits)), starts=n, said=[o[0] if o else 'killed before it spoke' for o in said])
+        return dict(kills=kills, hits=len(hits), kinds=dict(Counter(hits)), starts=n, said=said)
 
 def difference(a, b):
     "The largest difference between the weights of two model files"

@@ -185,8 +185,8 @@ def save(self:RunFolder, row, state):
         buf = io.BytesIO()   # torch's own writer hides what went wrong
         torch.save({**state, 'args':self.args, 'history':self.history}, buf)
         write_atomically(self.last, lambda f: f.write_bytes(buf.getbuffer()))
-        self.write_history()
     self.saved = len(self.history)
+    if self.first: self.write_history()
 
 @patch
 def write_history(self:RunFolder):

@@ -15,7 +15,7 @@ def start():
 def alone(start, tmp_path_factory):
     "A run that nobody disturbs: (its arguments, its model)"
     d = tmp_path_factory.mktemp('alone')
-    argv = prepare(d, 6)
+    argv = prepare(d, 12)
     assert start([*argv, '--out',str(d/'run')], d/'log').wait() == 0, (d/'log').read_text()
     return argv, d/'run'
 
@@ -37,10 +37,11 @@ def test_interrupt_then_full_disk(start, alone, tmp_path):
     go = lambda log, **kw: start([*argv, '--out',str(out), '--resume'], tmp_path/log, **kw)
 
     p = go('first')
-    assert wait_until(p, last.exists, 'a checkpoint')
-    second = go('second')                                               # while the first is at work
-    assert second.wait() == 2 and 'another run is writing' in (tmp_path/'second').read_text()
+    assert wait_until(p, (out/'history.csv').exists, 'a checkpoint')   # the history is written after it
+    os.kill(p.pid, signal.SIGSTOP)                                      # so that it does not end while the second tries
+    assert go('second').wait() == 2 and 'another run is writing' in (tmp_path/'second').read_text()
     os.killpg(p.pid, signal.SIGINT)                                     # as a terminal does: loading processes as well
+    os.kill(p.pid, signal.SIGCONT)
     assert p.wait() == 130
     assert len(said := last_lines(tmp_path/'first')) == 1 and '--resume goes on' in said[0], (tmp_path/'first').read_text()
     assert 'Traceback' not in (tmp_path/'first').read_text()
@@ -51,7 +52,7 @@ def test_interrupt_then_full_disk(start, alone, tmp_path):
     assert last.read_bytes() == before and not list(out.rglob('*.part.*'))
 
     other = start([*argv, '--epochs','7', '--out',str(out), '--resume'], tmp_path/'other')
-    assert other.wait() == 2 and 'epochs was 6, now 7' in (tmp_path/'other').read_text()
+    assert other.wait() == 2 and 'epochs was 12, now 7' in (tmp_path/'other').read_text()
     assert last.read_bytes() == before
 
     p = go('end')
