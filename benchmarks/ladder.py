@@ -1,6 +1,6 @@
 """The ladder: the post that this package grew from, mistake for mistake, then one change a rung up to today's default. `nbs/50_seed.ipynb` tells it.
 
-    python benchmarks/ladder.py                 # all of it, about 70 minutes on an otherwise idle machine: rows into benchmarks/results/ladder.json,
+    python benchmarks/ladder.py                 # all of it, about 80 minutes on an otherwise idle machine: rows into benchmarks/results/ladder.json,
                                                 # picture into images/ladder.png; stopped, it goes on where it was
     python benchmarks/ladder.py --list          # the rungs, and which are done
     python benchmarks/ladder.py --only average  # runs whose name or data has this word; with --again, measured anew
@@ -22,7 +22,7 @@ from torchvision.transforms.v2 import RandomHorizontalFlip
 from bccd import DATA, ROOT, machine
 from seed import SeedLoss, SeedOutConv, SeedRecipe, seed_detections
 from ssd_fastai import __version__
-from ssd_fastai.anchors import SEED_RECIPE
+from ssd_fastai.anchors import DEFAULT_RECIPE, SEED_RECIPE
 from ssd_fastai.boxes import Detections, Fit, load_image
 from ssd_fastai.data import DetectionDataLoaders
 from ssd_fastai.detector import image_tensor
@@ -52,7 +52,8 @@ CHANGES = [
     ('flow',       'S17', 'gradient through the focal weight'),
     ('encoding',   'S11', 'offsets with variances, not on a tanh\'s leash'),
     ('levels',     'S10', 'features of strides 8 to 128, merged top-down: the default\'s head'),
-    ('anchors',    '',    'zooms and ratios fitted to data, 6 a cell instead of 9'),
+    ('anchors',    '',    'six anchors a cell, of two and three cells, not nine of about one'),
+    ('fitted',     '',    'their zooms and ratios fitted to the training boxes'),
     ('band',       '',    'objects from an overlap of 0.5; 0.4 to 0.5 is left out'),
     ('flip',       '',    'mirror images'),
     ('cycle',      '',    f'one cycle up to a rate of {LR:g}, not {defaults.lr:g} throughout'),
@@ -128,7 +129,7 @@ def package_args(on):
     "What `ssd_learner` must be told to be less than today's default"
     kw = {}
     if 'levels'  not in on: kw.update(head='seed', encoding='variance' if 'encoding' in on else 'tanh')
-    if 'anchors' not in on: kw['recipe'] = SEED_RECIPE
+    if 'fitted'  not in on: kw['recipe'] = DEFAULT_RECIPE if 'anchors' in on else SEED_RECIPE
     if 'fused'   not in on: kw['opt_func'] = Adam
     return kw
 
