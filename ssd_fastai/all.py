@@ -10,7 +10,9 @@ from .metrics import *
 from .synth import *
 from .readers import *
 from .data import *
+from .doctor import *
 from .head import *
 from .detector import *
 from .learner import *
+from .interpret import *
 from .export import *

@@ -7,11 +7,15 @@ __all__ = ['as_hw', 'to_cxcywh', 'to_xyxy', 'px_to_unit', 'unit_to_px', 'voc_to_
            'GroundTruth', 'Detections', 'label_color', 'draw_boxes', 'show_grid', 'show_pairs']
 
 # %% ../nbs/00_boxes.ipynb #057b9030
-import math, os, warnings
+import math, os, re, warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
+from xml.etree.ElementTree import ParseError
+from xml.sax.saxutils import escape
 
 import numpy as np, torch
+from defusedxml import ElementTree
+from defusedxml.common import DefusedXmlException
 from fastcore.basics import patch
 from PIL import Image
 from torch import Tensor
@@ -349,16 +353,20 @@ class GroundTruth:
         return f'GroundTruth({len(self)} in {self.size[0]}×{self.size[1]}{what})'
 
 # %% ../nbs/00_boxes.ipynb #f329d124
+def _label_ids(names, vocab, where):
+    "[N] int64: where each of `names` stands in `vocab`"
+    idx = {o:i for i,o in enumerate(vocab) if i}
+    for o in names:
+        if o not in idx: raise ValueError(f'{where}: class {o!r} is not in the vocabulary '
+                                          f'({_listing(list(idx), 5)}); add it to vocab, or leave the object out')
+    return torch.tensor([idx[o] for o in names], dtype=torch.int64)
+
 @patch
 def labels(self:GroundTruth,
     vocab, # class names; entry 0 is '#na#'
 )->Tensor: # [N] int64, 1 and up
     "Where each name stands in `vocab`. ValueError for a name that is not there"
-    idx = {o:i for i,o in enumerate(vocab) if i}
-    for o in self.names:
-        if o not in idx: raise ValueError(f'{self.file or "ground truth"}: class {o!r} is not in the vocabulary '
-                                          f'({_listing(list(idx), 5)}); add it to vocab, or leave the object out')
-    return torch.tensor([idx[o] for o in self.names], dtype=torch.int64)
+    return _label_ids(self.names, vocab, self.file or 'ground truth')
 
 # %% ../nbs/00_boxes.ipynb #e3e07a8f
 @patch
@@ -472,6 +480,24 @@ def to_df(self:Detections):
     file = str(self.file) if self.file else None
     return pd.DataFrame(dict(file=file, label=self.names, score=self.scores.cpu().numpy(), **xy))
 
+# %% ../nbs/00_boxes.ipynb #41889917
+@patch(cls_method=True)
+def from_df(cls:Detections,
+    df,       # rows of one image: label, score, x1, y1, x2, y2 and, where known, file
+    vocab,    # class names; entry 0 is '#na#'
+    size,     # (height, width) of the image
+    **kwargs, # `file`, `image`, `threshold`
+)->Detections:
+    "Read back what `to_df` wrote. ValueError for a column, class or score that is missing, and for rows of several images"
+    need = {'label','score','x1','y1','x2','y2'} - {*df.columns}
+    if need: raise ValueError(f'the data frame has no column {", ".join(sorted(need))}: it needs label, score, x1, y1, x2, y2')
+    files = {str(o) for o in df['file'].dropna()} if 'file' in df else set()
+    if len(files)>1: raise ValueError(f'rows are of several images ({_listing(sorted(files))}): give those of one, as df.groupby("file") does')
+    if df.label.isna().any(): raise ValueError('a row has no label: a CSV with a class called NA or None needs read_csv(…, keep_default_na=False)')
+    kwargs = {'file': next(iter(files), None), **kwargs}
+    labels = _label_ids([str(o) for o in df.label], vocab, kwargs['file'] or 'the data frame')
+    return cls(df[['x1','y1','x2','y2']].to_numpy(np.float32), labels, df.score.to_numpy(np.float32), vocab, size, **kwargs)
+
 # %% ../nbs/00_boxes.ipynb #12e8ecc1
 def _cat_ids(category_ids, vocab):
     "COCO's id of each entry of `vocab`: its index unless told otherwise"
@@ -510,6 +536,63 @@ def from_coco(cls:Detections,
             raise ValueError(f'category_id {o["category_id"]} is unknown: give category_ids that has it')
     boxes = [(x,y,x+w,y+h) for x,y,w,h in (o['bbox'] for o in records)]
     return cls(boxes, [ids[o['category_id']] for o in records], [o['score'] for o in records], vocab, size, **kwargs)
+
+# %% ../nbs/00_boxes.ipynb #e9419bd5
+def _xml_tag(name, value):
+    "`<name>value</name>`, escaped"
+    if re.search('[\x00-\x08\x0b-\x1f\ufffe\uffff\ud800-\udfff]', str(value)):
+        raise ValueError(f'{value!r} holds a character that XML cannot: rename it')
+    return f'<{name}>{escape(str(value))}</{name}>'
+
+def _decimal(v): return f'{v:.4f}'.rstrip('0').rstrip('.')
+
+# %% ../nbs/00_boxes.ipynb #a9359318
+@patch
+def to_voc(self:Detections)->str:
+    "An annotation in Pascal VOC's XML, with a `<score>` in each object"
+    file,(h,w) = self.file or Path(),self.size
+    rows = ['<annotation>', _xml_tag('folder', file.parent.name) + _xml_tag('filename', file.name),
+            f"<size>{_xml_tag('width', w)}{_xml_tag('height', h)}{_xml_tag('depth', 3)}</size>"]
+    for name,s,(x1,y1,x2,y2) in zip(self.names, self.scores.tolist(), self.boxes.tolist()):
+        box  = ''.join(_xml_tag(k, _decimal(v)) for k,v in zip(('xmin','ymin','xmax','ymax'), (x1+1,y1+1,x2,y2)))
+        rows.append(f"<object>{_xml_tag('name', name)}{_xml_tag('difficult', 0)}{_xml_tag('score', f'{s:.9g}')}<bndbox>{box}</bndbox></object>")
+    return '\n'.join([*rows, '</annotation>\n'])
+
+# %% ../nbs/00_boxes.ipynb #5d1a0bf8
+def _voc_root(xml):
+    "The first element of VOC's XML: of a file, or of the text itself"
+    is_text = isinstance(xml, str) and xml.lstrip()[:1]=='<'
+    where   = 'the XML' if is_text else xml
+    try: root = ElementTree.fromstring(xml) if is_text else ElementTree.parse(xml).getroot()
+    except DefusedXmlException: raise ValueError(f'{where} defines XML entities, which are refused: write their text out') from None
+    except (ParseError,ValueError,LookupError,OSError) as e:
+        raise ValueError(f'{where} is not readable XML ({" ".join(str(e).split())[:80]}): write it again') from None
+    if root.tag!='annotation': raise ValueError(f'{where} is no VOC annotation: its first element is <{root.tag[:40]}>, not <annotation>')
+    return root
+
+def _voc_float(x, path, where):
+    "The number at `path` of element `x`"
+    try: v = float(x.findtext(path))
+    except (TypeError,ValueError): v = math.nan
+    if math.isfinite(v): return v
+    raise ValueError(f'{where}: {path} is {x.findtext(path)!r}, not a number: write one')
+
+# %% ../nbs/00_boxes.ipynb #b5d811d4
+@patch(cls_method=True)
+def from_voc(cls:Detections,
+    xml,       # file, or the XML itself
+    vocab,     # class names; entry 0 is '#na#'
+    size=None, # (height, width) of the image; None: what the XML says
+    **kwargs,  # `file`, `image`, `threshold`
+)->Detections:
+    "Read back what `to_voc` wrote. ValueError for a number, score or class that is missing"
+    root = _voc_root(xml)
+    where = kwargs.setdefault('file', root.findtext('filename') or None) or 'the XML'
+    size = size or tuple(int(_voc_float(root, f'size/{o}', where)) for o in ('height','width'))
+    rows = [(o, f'{where}: object {i}') for i,o in enumerate(root.findall('object'), 1)]
+    boxes = [[_voc_float(o, f'bndbox/{k}', at) - (k in ('xmin','ymin')) for k in ('xmin','ymin','xmax','ymax')] for o,at in rows]
+    labels = _label_ids([o.findtext('name') for o,_ in rows], vocab, where)
+    return cls(boxes, labels, [_voc_float(o, 'score', at) for o,at in rows], vocab, size, **kwargs)
 
 # %% ../nbs/00_boxes.ipynb #0d3799be
 _COLORS = '''#00A6FB #FF5C39 #2EC27E #F5C211 #C061CB #FF7EB6 #33D6E5 #A0D911 #E07B39 #8A7CFF

@@ -268,7 +268,7 @@ class DetectionDL(TfmdDL):
         b = to_cpu(b)
         n = min(max_n, len(b[0]))
         if ctxs is None: ctxs = _grid(n, tuple(b[0].shape[-2:]), **kwargs)
-        for i,ax in zip(range(n), ctxs): show_sample([o[i] for o in b], self.vocab, ax)
+        for i,ax in zip(range(n), ctxs): show_sample([o[i] for o in b], getattr(self, 'vocab', None), ax)
 
 # %% ../nbs/11_data.ipynb #16ec04dc
 def detection_blocks(

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['flatten_conv', 'StdConv', 'OutConv', 'SSDHead', 'SSDMultiHead', 'WeightsUnavailable', 'SSDBody', 'make_body', 'SSD',
-           'build_ssd', 'create_ssd', 'ssd_splitter', 'AlignmentReport', 'check_alignment']
+           'build_ssd', 'create_ssd', 'ssd_splitter', 'AlignmentReport', 'check_alignment', 'receptive_field',
+           'show_receptive_cell', 'score_maps', 'show_score_maps']
 
 # %% ../nbs/20_head.ipynb #70153cff
 import copy,difflib,math,socket
@@ -15,11 +16,11 @@ from contextlib import contextmanager
 from typing import Callable
 from urllib.request import Request,urlopen
 from urllib.error import HTTPError
-import torch
+import numpy as np,torch
 from torch import nn,Tensor
 import torch.nn.functional as F
 from torchvision import models as tvm
-from .boxes import as_hw
+from .boxes import Fit,as_hw,load_image
 from .anchors import AnchorRecipe,SEED_RECIPE,DEFAULT_RECIPE
 
 # %% ../nbs/20_head.ipynb #9c70a16f
@@ -574,3 +575,94 @@ def check_alignment(
             raise ValueError(f'check_alignment: {[o.shape[1] for o in outs]} rows of output for {len(m.anchors)} anchors: make both from the same maps')
         fits = _fits(outs, maps, m.anchors, m.cells)
         return _report(flat(x), x, m.anchors.cpu(), m.cells.cpu(), fits)
+
+# %% ../nbs/20_head.ipynb #ff57d33b
+def _prepared(model, img):
+    "A copy of the model that can be played with, and the image as it takes it `[1,3,H,W]`, squished"
+    m,pic = copy.deepcopy(model).eval().float(),load_image(img)
+    fit   = Fit((pic.height,pic.width), getattr(model, 'size', None) or 224)
+    x     = torch.from_numpy(np.array(fit.image(pic))).permute(2,0,1)[None]/255
+    return m,x.to(m.anchors.device),pic
+
+def _row_at(model, row):
+    "(level, y, x, shape) of a row of the output, counted from 0"
+    k,i = len(model.anchors)//sum(h*w for h,w in model.grids),row
+    for l,(h,w) in enumerate(model.grids):
+        if 0<=i<h*w*k: return l,i//(w*k),i//k%w,i%k
+        i -= h*w*k
+    raise ValueError(f'row {row}: the model has rows 0 to {len(model.anchors)-1}')
+
+def receptive_field(
+    model:nn.Module, # an `SSD`; it is left as it is
+    row:int,         # of its output
+    img,             # anything `load_image` opens; squished to the model's size
+)->Tensor:           # [H,W] how much each pixel matters to the row's class logits, in all 1. ValueError for a row that is not there
+    "What a row looks at, by its gradient"
+    m,x,_ = _prepared(model, img)
+    with torch.enable_grad():
+        logits = m(x.requires_grad_())[0]
+        _row_at(m, row)
+        g = torch.autograd.grad(logits[0,row,1:].sum(), x)[0][0].abs().sum(0).cpu()
+    return g/g.sum().clamp(min=torch.finfo(g.dtype).tiny)
+
+# %% ../nbs/20_head.ipynb #5cf37e28
+def _middle(p, share=0.5):
+    "Where the middle `share` of a histogram [n] lies, in -1 to 1: (from, to)"
+    c = p.cumsum(0)/p.sum()
+    lo,hi = ((c<q).sum().item() for q in ((1-share)/2,(1+share)/2))
+    return 2*lo/len(p)-1,2*min(hi+1, len(p))/len(p)-1
+
+def show_receptive_cell(
+    model:nn.Module, # an `SSD`
+    row:int,         # of its output
+    img,             # anything `load_image` opens
+    ax=None,         # matplotlib axes; None: a figure of its own
+): # the axes
+    "Draw the cell that a row reads, its anchor, and what it sees of the image: by colour, and the middle half as a frame"
+    import matplotlib.pyplot as plt
+    from matplotlib.patches import Rectangle
+    heat,(m,x,pic) = receptive_field(model, row, img),_prepared(model, img)
+    with torch.no_grad(): m(x)
+    l,y,c,s = _row_at(m, row)
+    (cx,cy,w,h),(cw,ch),((x1,x2),(y1,y2)) = m.anchors[row].tolist(),m.cells[row].tolist(),(_middle(heat.sum(i)) for i in (0,1))
+    ax = ax or plt.subplots(figsize=(3.6,3.6*pic.height/pic.width+.3), layout='constrained')[1]
+    ax.imshow(pic.convert('L'), extent=(-1,1,1,-1), aspect=pic.height/pic.width, cmap='gray', alpha=0.7)
+    ax.imshow((heat/heat.max()).sqrt(), extent=(-1,1,1,-1), aspect=pic.height/pic.width, cmap='inferno', alpha=0.55)
+    frames = {'middle half of what it sees':(x1,y1,x2-x1,y2-y1), 'anchor':(cx-w/2,cy-h/2,w,h), 'cell':(cx-cw/2,cy-ch/2,cw,ch)}
+    for (t,(a,b,u,v)),ec,ls in zip(frames.items(), ('white','C0','lime'), ('--','-','-')):
+        ax.add_patch(Rectangle((a,b), u, v, fill=False, ec=ec, ls=ls, lw=1.4, label=t))
+    ax.set(xticks=[], yticks=[], xlim=(-1,1), ylim=(1,-1))
+    ax.set_title(f'row {row}: level {l}, cell ({y}, {c}), shape {s}', fontsize=8)
+    return ax
+
+# %% ../nbs/20_head.ipynb #744cb99d
+@torch.no_grad()
+def score_maps(
+    model:nn.Module, # an `SSD`; it is left as it is
+    img,             # anything `load_image` opens; squished to the model's size
+    label:int,       # the class, as in `dls.vocab`: 1 and up
+)->list:             # of [h,w] a level, finest first: the best score of each cell, 0–1. ValueError for a class that is not there
+    "Where the model sees a class, level by level, before suppression"
+    m,x,_  = _prepared(model, img)
+    scores = m(x)[0][0].sigmoid()
+    if not 1<=label<scores.shape[1]: raise ValueError(f'label {label}: the model has classes 1 to {scores.shape[1]-1}')
+    k = len(scores)//sum(h*w for h,w in m.grids)
+    return [o.view(h,w,k).amax(-1).cpu() for o,(h,w) in zip(scores[:,label].split([h*w*k for h,w in m.grids]), m.grids)]
+
+def show_score_maps(
+    model:nn.Module, # an `SSD`
+    img,             # anything `load_image` opens
+    label:int,       # the class, as in `dls.vocab`: 1 and up
+    figsize=None,    # inches
+): # the figure
+    "Draw `score_maps` over the image, a picture a level"
+    import matplotlib.pyplot as plt
+    maps,pic = score_maps(model, img, label),load_image(img)
+    tall = pic.height/pic.width
+    fig,axs = plt.subplots(1, len(maps), figsize=figsize or (2.1*len(maps)+.6,2.1*tall+.3), squeeze=False, layout='constrained')
+    for ax,o in zip(axs[0], maps):
+        ax.imshow(pic.convert('L'), extent=(-1,1,1,-1), aspect=tall, cmap='gray', alpha=0.8)
+        ax.imshow(o, extent=(-1,1,1,-1), aspect=tall, cmap='inferno', vmin=0, vmax=1, alpha=(0.1+0.65*o).numpy())
+        ax.set(xticks=[], yticks=[]); ax.set_title(f'{o.shape[0]}×{o.shape[1]} cells, best {o.max():.2f}', fontsize=8)
+    fig.colorbar(plt.cm.ScalarMappable(cmap='inferno'), ax=axs[0,-1], shrink=0.9)
+    return fig

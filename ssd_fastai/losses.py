@@ -88,7 +88,8 @@ class SSDLoss(nn.Module):
         self.pos,self.neg,self.detach_weight,self.reduction = pos,neg,detach_weight,reduction
 
     def forward(self, pred, boxes, labels, difficult=None, reduction=None):
-        cls,box,_ = self.parts(pred, boxes, labels, difficult)
+        cls,box,n = self.parts(pred, boxes, labels, difficult)
+        self.last_parts = cls.detach(),box.detach(),n   # of this batch, for whoever wants to watch: nothing is computed twice
         res,red = cls + self.box_weight*box, reduction or self.reduction
         if red not in self.reductions: raise ValueError(f"SSDLoss: reduction={red!r}: give 'mean', 'sum' or 'none'")
         return res if red=='none' else getattr(res, red)()
@@ -98,23 +99,31 @@ class SSDLoss(nn.Module):
 
 # %% ../nbs/03_losses.ipynb #3b4b2a61
 @patch
-def parts(self:SSDLoss,
+def by_anchor(self:SSDLoss,
     pred,                  # (logits `[B,A,C]`, offsets `[B,A,4]`)
     boxes:Tensor,          # `[B,M,4]` (x1,y1,x2,y2) in the unit frame; M may be 0
     labels:Tensor,         # `[B,M]` int64, 0 is padding
     difficult:Tensor=None, # `[B,M]` bool: neither positive nor negative
-)->tuple:                  # (class loss `[B]`, box loss `[B]`, number of positive anchors)
-    "Both losses image by image: B × the image's sum / the batch's positive anchors"
+)->tuple:                  # class loss `[B,A]`, box loss `[B,A]`, target `[B,A]` (class, 0 background, -1 left out), object `[B,A]`
+    "Both losses of every anchor, not divided by anything, and what it was matched with"
     logits,offsets = (_full(o) for o in pred)
     boxes,labels,difficult = (o if o is None else o.as_subclass(Tensor) for o in (boxes,labels,difficult))
-    anchors,cells,bs = self.model.anchors,self.model.cells,len(logits)
+    anchors,cells = self.model.anchors,self.model.cells
     _check_rows(logits, offsets, anchors, labels)
     target,idx = match_anchors(anchors, boxes, labels, difficult, pos=self.pos, neg=self.neg)
-    cls = class_loss(logits, target, self.alpha, self.gamma, self.detach_weight).sum(1)
+    cls = class_loss(logits, target, self.alpha, self.gamma, self.detach_weight)
     b,a = (target>0).nonzero(as_tuple=True)  # positive anchors: image, row
     box = box_loss(offsets[b,a], boxes[b,idx[b,a]], anchors[a], cells[a], BoxCoder(self.model.encoding), self.box)
-    box = offsets.new_zeros(bs).index_add(0, b, box)
-    return cls*bs/max(1,len(b)), box*bs/max(1,len(b)), (target>0).sum()
+    return cls, torch.zeros_like(cls).index_put((b,a), box.to(cls)), target, idx
+
+# %% ../nbs/03_losses.ipynb #cf3ba568
+@patch
+def parts(self:SSDLoss, pred, boxes:Tensor, labels:Tensor, difficult:Tensor=None)->tuple: # (class loss `[B]`, box loss `[B]`, number of positive anchors)
+    "Both losses image by image: B × the image's sum / the batch's positive anchors"
+    cls,box,target,_ = self.by_anchor(pred, boxes, labels, difficult)
+    n = (target>0).sum()
+    per = len(cls)/n.clamp(min=1)
+    return cls.sum(1)*per, box.sum(1)*per, n
 
 # %% ../nbs/03_losses.ipynb #b0b4f8e8
 class FocalLossCallback(Callback):

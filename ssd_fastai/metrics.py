@@ -80,12 +80,18 @@ def _overlaps(a, b):
     return inter/(area(a)+area(b)-inter).clip(tiny), inter/area(a).clip(tiny)
 
 # %% ../nbs/05_metrics.ipynb #6508f4d3
+def _best(row, obj, iou, n):
+    "Of each of `n` detections the object that it overlaps most [n] (-1: none), and that IoU [n]"
+    order = np.lexsort((obj, -iou, row))
+    first = order[np.append(True, np.diff(row[order])!=0)[:len(order)]]
+    best,most = np.full(n, -1),np.zeros(n)
+    best[row[first]],most[row[first]] = obj[first],iou[first]
+    return best, most
+
+# %% ../nbs/05_metrics.ipynb #b1d0c5a2
 def _match_voc(row, obj, iou, g, n, thresh=0.5):
     "VOC's rules: `hit` [n] (1 right, 0 wrong, -1 neither), each detection's best object [n] (-1: none) and its IoU [n]"
-    order = np.lexsort((obj, -iou, row))
-    first = order[np.append(True, np.diff(row[order])!=0)[:len(order)]] # the best object of each detection
-    best,most,hit = np.full(n, -1),np.zeros(n),np.zeros(n, np.int8)
-    best[row[first]],most[row[first]] = obj[first],iou[first]
+    (best,most),hit = _best(row, obj, iou, n),np.zeros(n, np.int8)
     on    = np.flatnonzero((most>=thresh) & (best>=0))
     easy  = ~g['difficult'][best[on]]
     hit[on[~easy]] = -1
@@ -105,19 +111,23 @@ def _greedy(options, ignore, crowd, t):
         if not can: continue
         *_,j = max(can)
         taken.add(j)
-        out.append((row, -1 if ignore[j] else 1))
+        out.append((row, j))
     return out
 
 # %% ../nbs/05_metrics.ipynb #e4673c71
+def _options(row, obj, overlap, least):
+    "What each detection may choose from: {row: [(object, overlap), …]}"
+    keep,out = overlap>=least,{}
+    for r,j,v in zip(row[keep].tolist(), obj[keep].tolist(), overlap[keep].tolist()): out.setdefault(r, []).append((j,v))
+    return out
+
+# %% ../nbs/05_metrics.ipynb #5c0e9f31
 def _match_coco(row, obj, overlap, g, n):
     "COCO's rules at its ten thresholds: `hit` [10,n]"
-    keep = overlap>=_THRESHOLDS[0]
-    options = {}
-    for r,j,v in zip(row[keep].tolist(), obj[keep].tolist(), overlap[keep].tolist()):
-        options.setdefault(r, []).append((j,v))
+    options = _options(row, obj, overlap, _THRESHOLDS[0])
     hit,flags = np.zeros((len(_THRESHOLDS),n), np.int8),(g['difficult'].tolist(), g['crowd'].tolist())
     for h,t in zip(hit, _THRESHOLDS):
-        for r,o in _greedy(options.items(), *flags, t): h[r] = o
+        for r,j in _greedy(options.items(), *flags, t): h[r] = -1 if flags[0][j] else 1
     return hit
 
 # %% ../nbs/05_metrics.ipynb #4375d7b6
@@ -128,6 +138,10 @@ def _rank(group):
     return np.arange(len(group)) - np.searchsorted(group, group)
 
 # %% ../nbs/05_metrics.ipynb #50791dc1
+def _coco_ap(score, hit, objects):
+    "Mean over the ten thresholds of what `_match_coco` says"
+    return float(np.mean([average_precision(*_curve(score, h, objects)[:2], 'coco') for h in hit]))
+
 def _class_ap(d, g):
     "AP in the three forms and what was matched, for one class: `d` in order of image and score, `g` of image"
     n,objects = len(d['score']),int((~g['difficult']).sum())
@@ -137,11 +151,11 @@ def _class_ap(d, g):
     top  = _rank(d['image'])<_TOP
     coco = _match_coco(*(o[top[row]] for o in (row, obj, np.where(g['crowd'][obj], part, iou))), g, n)
     r,p,_ = _curve(d['score'], hit, objects)
-    tens  = [average_precision(*_curve(d['score'][top], h[top], objects)[:2], 'coco') for h in coco]
-    aps = dict(voc07=average_precision(r, p, 'voc07'), voc12=average_precision(r, p, 'voc12'), coco=float(np.mean(tens)))
+    aps = dict(voc07=average_precision(r, p, 'voc07'), voc12=average_precision(r, p, 'voc12'),
+               coco=_coco_ap(d['score'][top], coco[:,top], objects))
     if not objects: aps = dict.fromkeys(_FORMS, float('nan'))
     counts = dict(objects=objects, difficult=len(g['image'])-objects, detections=n)
-    found  = dict(image=d['image'], det=d['index'], score=d['score'], hit=hit, iou=most,
+    found  = dict(image=d['image'], det=d['index'], box=d['box'], score=d['score'], hit=hit, iou=most,
                   obj=np.append(g['index'], -1)[best], coco=coco, top=top)
     return {**counts, **aps}, found
 
@@ -246,7 +260,8 @@ class Evaluation:
     rows:dict         # class → objects, difficult, detections (counts), voc07, voc12, coco (AP, 0–1; NaN: absent)
     protocol:dict     # what the numbers depend on; JSON-able
     counts:dict       # images, objects (that count), difficult, detections
-    matches:dict=None # class → arrays over its detections: image, det, score, hit, obj, iou, top [n], coco [10,n]
+    matches:dict=None # class → arrays over its detections: image, det, score, hit, obj, iou, top [n], box [n,4], coco [10,n]
+    objects:dict=None # class → arrays over its objects: image, index, difficult, crowd [m], box [m,4]
 
     @property
     def voc07(self): return _mean(o['voc07'] for o in self.rows.values())
@@ -283,7 +298,8 @@ def evaluate_detections(
     gs = _split(g, np.lexsort((g['image'], g['label'])), n)
     rows,found = zip(*map(_class_ap, ds, gs)) if n else ((),())
     counts = dict(images=len(dets), **{k:sum(o[k] for o in rows) for k in ('objects','difficult','detections')})
-    return Evaluation(dict(zip(vocab[1:], rows)), protocol, counts, dict(zip(vocab[1:], found)))
+    named  = lambda o: dict(zip(vocab[1:], o))
+    return Evaluation(named(rows), protocol, counts, named(found), named(gs))
 
 # %% ../nbs/05_metrics.ipynb #c83441be
 def _head(o):
@@ -319,6 +335,12 @@ def _repr_html_(self:Evaluation):
     p = '<p style="font-size:90%;margin:2px">{}</p>'.format
     return p(escape(_head(self))) + _table(self).to_html(border=0) + p('<br>'.join(map(escape, _foot(self))))
 
+# %% ../nbs/05_metrics.ipynb #2d4b8e70
+def _kept(o):
+    "The matches of an evaluation. ValueError where it was read from a file"
+    if o.matches: return o.matches
+    raise ValueError('an evaluation from a file has no detections to look at: call evaluate_detections again')
+
 # %% ../nbs/05_metrics.ipynb #7a660d1e
 @patch
 def curve(self:Evaluation,
@@ -326,8 +348,7 @@ def curve(self:Evaluation,
 )->tuple: # recall, precision, score: three [n], one point a distinct score, falling
     "The curve of one class at IoU 0.5. ValueError for an evaluation that was read from a file"
     if name not in self.rows: raise ValueError(f'class {name!r} was not evaluated: give one of {", ".join(self.rows)}')
-    if self.matches is None: raise ValueError('an evaluation from a file has no curves: call evaluate_detections again')
-    m = self.matches[name]
+    m = _kept(self)[name]
     return _curve(m['score'], m['hit'], self.rows[name]['objects'])
 
 # %% ../nbs/05_metrics.ipynb #2314aafd
@@ -383,7 +404,7 @@ def save(self:Evaluation,
 def from_dict(cls:Evaluation,
     d, # what `to_dict` gave; further entries are left alone
 )->Evaluation:
-    "Read back what `to_dict` gave: everything but the curves"
+    "Read back what `to_dict` gave: everything but the detections"
     for k in ('per_class','protocol','counts'):
         if k not in d: raise ValueError(f'no {k!r} in the evaluation: give what `to_dict` or `save` wrote')
     nan = lambda o: float('nan') if o is None else o
@@ -434,3 +455,265 @@ def __lt__(self:Evaluation, other):
 def __gt__(self:Evaluation, other):
     _check_same(self, other)
     return self.map>other.map
+
+# %% ../nbs/06_analysis.ipynb #fc9dd72f
+def _rates(o, name, t):
+    "Precision (NaN: nothing left), recall, F1 (NaN: no objects) of a class where detections must score more than each of `t` [T]"
+    r,p,s = o.curve(name)
+    k   = np.searchsorted(-s, -np.asarray(t, np.float32).astype(np.float64)) # how many distinct scores are above
+    r,p = np.append(0, r)[k],np.append(np.nan, p)[k]
+    some = 1 if o.rows[name]['objects'] else np.nan # nothing to find: no recall
+    return p, r*some, np.nan_to_num(2*p*r/np.where(p+r>0, p+r, 1))*some
+
+# %% ../nbs/06_analysis.ipynb #e0ae4166
+def _chosen(o, names):
+    "`names`, one or several, as a list; None: the classes that have objects"
+    if names is None: return [k for k,r in o.rows.items() if r['objects']]
+    return [names] if isinstance(names, str) else list(names)
+
+def _mid(x):
+    "Mean over the first axis of what is not NaN"
+    return np.ma.masked_invalid(x).mean(0).filled(np.nan) if len(x) else np.full(np.shape(x)[1:], np.nan)
+
+# %% ../nbs/06_analysis.ipynb #a57673b9
+@patch
+def operating_points(self:Evaluation,
+    thresholds=None, # scores, 0–1, one or several; None: 0.05, 0.1, …, 0.95
+    names=None,      # classes, one or several; None: all that have objects
+): # DataFrame: a row a threshold and class, and their mean; precision (NaN where nothing is left), recall, f1, 0–1
+    "What each threshold gives, at IoU 0.5, where a detection must score more than it. ValueError for an evaluation from a file"
+    import pandas as pd
+    t = np.round(np.arange(1, 20)/20, 2) if thresholds is None else np.atleast_1d(thresholds)
+    names = _chosen(self, names)
+    rates = np.array([_rates(self, k, t) for k in names]).reshape(-1, 3, len(t)) # [K,3,T]
+    rows  = np.concatenate([rates, _mid(rates)[None]]).transpose(2,0,1).reshape(-1,3)
+    index = pd.MultiIndex.from_product([t, [*names,'mean']], names=['threshold','class'])
+    return pd.DataFrame(rows, index, ['precision','recall','f1'])
+
+# %% ../nbs/06_analysis.ipynb #3a9ec280
+def _cut(lo, hi):
+    "A short t so that in float32 lo ≤ t < hi: what scores `hi` is kept, what scores `lo` is not"
+    for digits in range(2, 9):
+        t = round((lo+hi)/2, digits)
+        if lo<=float(np.float32(t))<hi: return float(t)
+    return float(lo)
+
+# %% ../nbs/06_analysis.ipynb #c7a2d25c
+@patch
+def best_threshold(self:Evaluation,
+    names=None, # classes to average F1 over, one or several; None: all that have objects
+)->float: # a detection must score more than this; None where no threshold lets in anything right
+    "The score above which F1 at IoU 0.5 is best; of equals the highest. ValueError for an evaluation from a file"
+    names = _chosen(self, names)
+    s = np.unique(np.concatenate([[], *(self.curve(k)[2] for k in names)]))[::-1] # falling
+    if not len(s): return None
+    below = np.append(s[1:], np.nextafter(np.float32(s[-1]), np.float32(-np.inf))) # the highest that is left out
+    f1 = _mid(np.array([_rates(self, k, below)[2] for k in names]))
+    return _cut(below[f1.argmax()], s[f1.argmax()]) if f1.max()>0 else None
+
+# %% ../nbs/06_analysis.ipynb #2bb0ea30
+def _axes(ax, w, h):
+    "`ax`, or new ones of w×h inches"
+    import matplotlib.pyplot as plt
+    ax = plt.subplots(figsize=(w,h), layout='constrained')[1] if ax is None else ax
+    ax.spines[['top','right']].set_visible(False)
+    return ax
+
+# %% ../nbs/06_analysis.ipynb #544ec554
+@patch
+def plot_thresholds(self:Evaluation,
+    ax=None,    # matplotlib axes; None: a figure of its own
+    names=None, # classes, one or several; None: all that have objects
+): # the axes
+    "F1 of each class over the threshold; in black their mean, in grey the mean precision and recall, dotted the best threshold"
+    names,t,best = _chosen(self, names),np.linspace(0, 1, 401),self.best_threshold(names)
+    rates,color  = np.array([_rates(self, k, t) for k in names]).reshape(-1, 3, len(t)),list(self.rows).index # [K,3,T]
+    ax = _axes(ax, 5.6, 3.2)
+    for k,r in zip(names, rates if len(names)>1 else ()): ax.plot(t, r[2], color=label_color(color(k)+1), lw=1.2, label=f'F1 {k}')
+    for y,c,ls,what in zip(_mid(rates), ('0.55','0.55','black'), ('--','-.','-'), ('precision','recall','F1')):
+        ax.plot(t, y, ls, color=c, lw=1.4 if c=='0.55' else 2.2, label=f'{what}, mean' if len(names)>1 else what, zorder=2.5)
+    if best is not None: ax.axvline(best, color='black', lw=1, ls=':')
+    f1 = None if best is None else _mid(np.array([_rates(self, k, [best])[2] for k in names]))[0]
+    ax.set_title('nothing right' if best is None else f'F1 {f1:.3f} where score > {best:g}', fontsize=10)
+    ax.set(xlim=(0,1), ylim=(0,1.03), xlabel='threshold on the score', ylabel='at IoU 0.5')
+    ax.grid(color='0.92')
+    ax.legend(loc='center left', bbox_to_anchor=(1.01,0.5), fontsize=8, frameon=False, ncols=1+len(names)//16)
+    return ax
+
+# %% ../nbs/06_analysis.ipynb #92f33fe0
+@patch
+def plot_scores(self:Evaluation,
+    ax=None,    # matplotlib axes; None: a figure of its own
+    names=None, # classes, one or several; None: all that have objects
+): # the axes
+    "How many right (up) and wrong (down) detections there are at each score, on a logarithmic scale; dotted the best threshold"
+    names,best = _chosen(self, names),self.best_threshold(names)
+    score,hit  = (np.concatenate([[], *(_kept(self)[k][o] for k in names)]) for o in ('score','hit'))
+    ax,edges   = _axes(ax, 5.6, 3),np.linspace(0, 1, 41)
+    for h,way,c,what in (1,1,'#2E7FB8','right'),(0,-1,'#E8743B','wrong'):
+        n = np.histogram(score[hit==h], edges)[0]
+        ax.bar(edges[:-1], way*n, width=1/40, align='edge', color=c, label=f'{n.sum()} {what}')
+    if best is not None: ax.axvline(best, color='black', lw=1, ls=':', label=f'best threshold {best:g}')
+    ax.axhline(0, color='black', lw=0.8)
+    ax.set_yscale('symlog', linthresh=1)
+    ax.yaxis.set_major_formatter(lambda y,_: f'{abs(y):g}')
+    ax.set(xlim=(0,1), xlabel='score', ylabel='wrong      detections      right')
+    ax.set_title(', '.join(names[:4])+(', …' if len(names)>4 else ''), fontsize=10, parse_math=False)
+    ax.legend(loc='center left', bbox_to_anchor=(1.01,0.5), fontsize=8, frameon=False)
+    return ax
+
+# %% ../nbs/06_analysis.ipynb #5a035413
+def _join(per_class, *keys):
+    "Rows of all classes together, with `label` 1 and up; by image, falling score, then place, so that the input's order never matters"
+    rows = list(per_class.values())
+    x = {k:np.concatenate([o[k] for o in rows]) for k in ('image','box',*keys)}
+    x['label'] = np.repeat(np.arange(len(rows))+1, [len(o['image']) for o in rows])
+    order = np.lexsort((x['label'], *x['box'].T[::-1], -x.get('score', np.zeros(len(x['label']))), x['image']))
+    return {k:v[order] for k,v in x.items()}
+
+# %% ../nbs/06_analysis.ipynb #5e4097fa
+def _choose(d, g, iou):
+    "The object (row of `g`) that each detection takes, whatever the class; -1: none. Equal IoUs: its own class first"
+    row,obj = _pairs(d, g)
+    over = _overlaps(d['box'][row], g['box'][obj])[0]
+    own  = np.where(d['label'][row]==g['label'][obj], 1e-9, 0)
+    hard = g['difficult'].tolist()
+    out  = np.full(len(d['image']), -1)
+    for r,j in _greedy(_options(row[over>=iou], obj[over>=iou], (over+own)[over>=iou], 0).items(), hard, hard, 0): out[r] = j
+    return out
+
+# %% ../nbs/06_analysis.ipynb #7e9eda9b
+@patch
+def confusion(self:Evaluation,
+    score=None, # a detection must score more than this, 0–1; None: `best_threshold`
+    iou=0.5,    # overlap from which a detection and an object belong together
+): # DataFrame of counts: a row a true class, a column a found one, both with 'background' at the end
+    "What is taken for what: each object and each detection once, difficult ones left out. ValueError for an evaluation from a file"
+    import pandas as pd
+    d,g = _join(_kept(self), 'score'),_join(self.objects, 'difficult')
+    score = self.best_threshold() or 0 if score is None else score
+    d = {k:v[d['score']>np.float32(score)] for k,v in d.items()}
+    took,K = _choose(d, g, iou),len(self.rows)
+    free = ~np.isin(np.arange(len(g['label'])), took) & ~g['difficult']
+    true = np.append(np.where(g['difficult'], 0, g['label']), K+1)[took] # of each detection; 0: not counted
+    n    = np.zeros((K+2,K+2), int)
+    np.add.at(n, (true, d['label']), 1)
+    np.add.at(n, (g['label'][free], K+1), 1)
+    names = [*self.rows,'background']
+    return pd.DataFrame(n[1:,1:], pd.Index(names, name='truth'), pd.Index(names, name='found'))
+
+# %% ../nbs/06_analysis.ipynb #4f269d50
+@patch
+def plot_confusion(self:Evaluation,
+    score=None, # a detection must score more than this, 0–1; None: `best_threshold`
+    iou=0.5,    # overlap from which a detection and an object belong together
+    ax=None,    # matplotlib axes; None: a figure of its own
+): # the axes
+    "The confusion matrix: counts (up to 40 classes or so), and as colour the share of the row"
+    score = self.best_threshold() or 0 if score is None else score
+    n = self.confusion(score, iou)
+    K,share = len(n),n.to_numpy()/n.to_numpy().sum(1, keepdims=True).clip(1)
+    ax = _axes(ax, min(1.7+0.5*K, 16), min(1.4+0.42*K, 14))
+    ax.imshow(share, cmap='Blues', vmin=0, vmax=1, aspect='auto')
+    for (i,j),v in np.ndenumerate(n.to_numpy()):
+        if v and K<=40: ax.text(j, i, v, ha='center', va='center', fontsize=8, color='white' if share[i,j]>0.55 else 'black')
+    ax.set_xticks(range(K), n.columns, fontsize=8, rotation=45 if K>4 else 0, ha='right' if K>4 else 'center', parse_math=False)
+    ax.set_yticks(range(K), n.index, fontsize=8, parse_math=False)
+    for f in ax.axvline,ax.axhline: f(K-1.5, color='0.6', lw=0.8)
+    ax.set(xlabel='found as', ylabel='is')
+    ax.set_title(f'score > {score:g}, IoU {iou:g} or more', fontsize=10)
+    return ax
+
+# %% ../nbs/06_analysis.ipynb #0e3b32db
+_BG,_FG = 0.1,0.5 # IoU from which a detection has to do with an object, and from which it finds it
+
+def _blame(d, g):
+    "Cause of each wrong detection [n], and the object (row of `g`) that it would find were it put right [n] (-1: none)"
+    row,obj = _pairs(d, g)
+    iou = _overlaps(d['box'][row], g['box'][obj])[0]
+    own = d['label'][row]==g['label'][obj]
+    (mine,s),(other,o) = (_best(row[k], obj[k], iou[k], len(d['image'])) for k in (own,~own))
+    loc,cls = (s>=_BG) & (s<_FG),o>=_FG
+    cause = np.select([loc, cls, s>=_FG, np.maximum(s, o)<_BG], ['localisation','classification','duplicate','background'], 'both')
+    return cause, np.select([loc, cls], [mine, other], -1)
+
+# %% ../nbs/06_analysis.ipynb #319c0eb0
+def _put_right(d, g, at, target, free):
+    "Detections after those of rows `at` are put right: the surest one of each free object finds it, the others go"
+    label,hit = d['label'].copy(),d['hit'].copy()
+    hit[at] = -1
+    order = np.argsort(-d['score'][at], kind='stable')
+    first = order[np.unique(target[order], return_index=True)[1]]
+    first = first[np.append(free, False)[target[first]]] # no target is row -1
+    hit[at[first]],label[at[first]] = 1,g['label'][target[first]]
+    return dict(score=d['score'], label=label, hit=hit)
+
+# %% ../nbs/06_analysis.ipynb #9a6dd5e3
+def _ap50(d, n):
+    "Mean VOC12 AP over the classes of `n` (label → objects that count); 1 for a class of which nothing is left to find"
+    aps = []
+    for l,m in n.items():
+        at = d['label']==l
+        aps.append(average_precision(*_curve(d['score'][at], d['hit'][at], m)[:2]) if m else 1.)
+    return _mean(aps)
+
+# %% ../nbs/06_analysis.ipynb #daa163f8
+_LEVERS = dict(
+    classification='look at plot_confusion(): more examples of those classes, or labels that are not consistent',
+    localisation='larger input size, anchors that fit better (anchor_report), longer training',
+    both='longer training, more data',
+    duplicate='a lower overlap= in suppression',
+    background='a higher threshold; objects that nobody labelled? more images without objects',
+    missed='by_size(): a larger input size if small ones; anchor_report: anchors; more examples of the class')
+
+# %% ../nbs/06_analysis.ipynb #a61c451c
+def _found(d, g):
+    "Which objects [m] a right detection has found"
+    key = lambda o,i: o['image']*(1+g['index'].max(initial=0)) + i
+    return np.isin(key(g, g['index']), key(d, d['obj'])[d['hit']==1])
+
+# %% ../nbs/06_analysis.ipynb #cdcfddde
+@patch
+def errors(self:Evaluation): # DataFrame, a row a cause: count (detections; missed: objects), lost_ap (0–1), lever
+    "How much mean AP50 each cause of error costs (after TIDE), dearest first, and what would help. ValueError for an evaluation from a file"
+    import pandas as pd
+    d,g = _join(_kept(self), 'score', 'hit', 'obj'),_join(self.objects, 'index', 'difficult')
+    g   = {k:v[~g['difficult']] for k,v in g.items()}
+    n   = {i+1:o['objects'] for i,o in enumerate(self.rows.values()) if o['objects']}
+    at,free = np.flatnonzero(d['hit']==0),~_found(d, g)
+    cause,target = _blame({k:v[at] for k,v in d.items()}, g)
+    missed = free & ~np.isin(np.arange(len(free)), target)
+    left   = {l:m-int(missed[g['label']==l].sum()) for l,m in n.items()}
+    fixed  = {k:_ap50(_put_right(d, g, at[cause==k], target[cause==k], free), n) for k in list(_LEVERS)[:-1]}
+    fixed['missed'] = _ap50(d, left)
+    rows = {k:[int(missed.sum() if k=='missed' else (cause==k).sum()), v-self.map, _LEVERS[k]] for k,v in fixed.items()}
+    out  = pd.DataFrame.from_dict(rows, orient='index', columns=['count','lost_ap','lever']).rename_axis('cause')
+    return out.sort_values('lost_ap', ascending=False, kind='stable')
+
+# %% ../nbs/06_analysis.ipynb #52959e0c
+_SIZES = dict(small=(0,32**2), medium=(32**2,96**2), large=(96**2,float('inf'))) # COCO's, both ends included
+
+def _sized_ap(d, g, lo, hi):
+    "Objects of this area that count, and COCO AP on them, for one class"
+    area = lambda o: (o['box'][:,2:]-o['box'][:,:2]).prod(1)
+    away = lambda o: (area(o)<lo) | (area(o)>hi)
+    d = {k:d[k][d['top']] for k in ('image','box','score')}
+    g = {**g, 'difficult':g['difficult'] | away(g)}
+    row,obj  = _pairs(d, g)
+    iou,part = _overlaps(d['box'][row], g['box'][obj])
+    hit = _match_coco(row, obj, np.where(g['crowd'][obj], part, iou), g, len(d['score']))
+    hit = np.where((hit==0) & away(d), -1, hit)
+    n   = int((~g['difficult']).sum())
+    return n, _coco_ap(d['score'], hit, n) if n else float('nan')
+
+# %% ../nbs/06_analysis.ipynb #6eb4ea61
+@patch
+def by_size(self:Evaluation): # DataFrame: a row a class and the mean; for small, medium, large: objects, coco (AP, 0–1, NaN: none of that size)
+    "COCO AP by the objects' area in pixels of the original image: up to 32², up to 96², above. ValueError for an evaluation from a file"
+    import pandas as pd
+    kept = _kept(self)
+    rows = {k:[_sized_ap(m, self.objects[k], *o) for o in _SIZES.values()] for k,m in kept.items()}
+    mean = [(sum(n for n,_ in o), _mean(ap for _,ap in o)) for o in zip(*rows.values())]
+    cols = pd.MultiIndex.from_product([_SIZES, ('objects','coco')])
+    flat = {k:[x for o in v for x in o] for k,v in {**rows, 'mean':mean}.items()}
+    return pd.DataFrame.from_dict(flat, orient='index', columns=cols).rename_axis('class')

@@ -11,14 +11,10 @@ import copyreg,json,math,os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from xml.etree.ElementTree import ParseError
 import torch
 from PIL import Image
-from defusedxml import ElementTree
-from defusedxml.common import DefusedXmlException
-from .boxes import GroundTruth,image_size
+from .boxes import GroundTruth,_voc_root,image_size
 
 # %% ../nbs/09_readers.ipynb #771b9adf
 VOC_NAMES = ('aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person '
@@ -101,6 +97,13 @@ def _finish(res, verbose):
     if verbose and res.notes: print(f'{res.name}: {res.summary()}')
     return res
 
+# %% ../nbs/09_readers.ipynb #9434df03
+def _guard(faults, i, f, *args):
+    "`f(*args)`. Where `faults` is a list, its `ValueError` goes there with `i`, and None comes back"
+    if faults is None: return f(*args)
+    try: return f(*args)
+    except ValueError as e: faults.append((i, e))
+
 # %% ../nbs/09_readers.ipynb #865f9f54
 def _num(x, what):
     "A finite float, or a `ValueError` that says `what` it should have been"
@@ -165,8 +168,8 @@ _EXIF = {'.jpg','.jpeg','.jpe','.jfif','.tif','.tiff','.webp'}
 # %% ../nbs/09_readers.ipynb #e84ca619
 @dataclass
 class _Obj:
-    "One annotated object as a file states it: `box` x1,y1,x2,y2 at the edges, pixels"
-    i:object; name:str; box:list; difficult:bool=False; crowd:bool=False; flat:bool=False
+    "One annotated object as a file states it: `box` x1,y1,x2,y2 at the edges, pixels; `raw` its name with the spaces about it"
+    i:object; name:str; box:list; difficult:bool=False; crowd:bool=False; flat:bool=False; raw:str=''
 
 # %% ../nbs/09_readers.ipynb #07731825
 def _area_note(o, file):
@@ -255,56 +258,62 @@ def _find(line, imgs, split_file):
     raise ValueError(f'{split_file} lists {word!r}, but JPEGImages has no such image: add it, or take the line out')
 
 # %% ../nbs/09_readers.ipynb #de4c62a5
-def _voc_objects(file):
+def _voc_objects(file, faults=None):
     "The objects of a VOC XML file and the (h,w) it states, or None"
-    try: root = ElementTree.parse(file).getroot()
-    except DefusedXmlException: raise ValueError(f'{file} defines XML entities, which are refused: write their text out') from None
-    except (ParseError,ValueError,LookupError,OSError) as e:
-        raise ValueError(f'{file} is not readable XML ({" ".join(str(e).split())[:80]}): write it again') from None
-    if root.tag!='annotation': raise ValueError(f'{file} is no VOC annotation: its first element is <{root.tag[:40]}>, not <annotation>')
-    objs = [_voc_object(o, i, file) for i,o in enumerate(root.findall('object'), 1)]
+    root = _voc_root(file)
+    objs = [_guard(faults, i, _voc_object, o, i, file) for i,o in enumerate(root.findall('object'), 1)]
+    return [o for o in objs if o], _guard(faults, None, _voc_size, root, file)
+
+def _voc_size(root, file):
     hw = [root.findtext(f'size/{o}') for o in ('height','width')]
-    if not all(o and o.strip() for o in hw): return objs,None
-    return objs, tuple(int(_num(o, f'{file}: <size>')) for o in hw)
+    if all(o and o.strip() for o in hw): return tuple(int(_num(o, f'{file}: <size>')) for o in hw)
 
 # %% ../nbs/09_readers.ipynb #8f47d3ab
 def _voc_object(x, i, file):
-    name = (x.findtext('name') or '').strip()
+    raw  = x.findtext('name') or ''
+    name = raw.strip()
     if not name: raise ValueError(f'{file}: object {i} has no name: write its class in <name>')
     at = f'{file}: object {i} ({name})'
     if x.find('bndbox') is None: raise ValueError(f'{at} has no bndbox: give it one, or take the object out')
     b = [_num(x.findtext(f'bndbox/{k}'), f'{at}: {k}') for k in ('xmin','ymin','xmax','ymax')]
     flat = b[2]<=b[0] or b[3]<=b[1]   # before conversion: see below
-    return _Obj(i, name, b if flat else [b[0]-1,b[1]-1,b[2],b[3]], _flag(x.findtext('difficult'), f'{at}: difficult'), flat=flat)
+    return _Obj(i, name, b if flat else [b[0]-1,b[1]-1,b[2],b[3]], _flag(x.findtext('difficult'), f'{at}: difficult'), flat=flat, raw=raw)
 
 # %% ../nbs/09_readers.ipynb #06ee79b6
-def _read_voc_image(job):
-    img,xml = job
+def _voc_args(img, xml, faults=None):
+    "What `_record` takes"
     if not xml.is_file():
         raise ValueError(f'{xml} is missing: for an image without objects write <annotation></annotation> there, or take {img.stem} out of the split')
-    objs,stated = _voc_objects(xml)
-    return _record(img, objs, xml.name, stated, img.stem)
+    objs,stated = _voc_objects(xml, faults)
+    return img, objs, xml.name, stated, img.stem
 
 # %% ../nbs/09_readers.ipynb #0887d89a
+def _as_list(o): return list(o) if isinstance(o,(list,tuple)) else [o]
+
+def _voc_jobs(path, split, faults=None):
+    "{image: its annotation} of the splits, in the order listed, and notes on what is listed twice"
+    jobs,notes = {},[]
+    for p in _as_list(path):
+        for s in _as_list(split):
+            folder,name = _voc_folder(p, s)
+            file,lines = _split_lines(folder, name)
+            imgs = _images(folder)
+            for img in filter(None, (_guard(faults, file, _find, o, imgs, file) for o in lines)):
+                if img in jobs: notes.append(Note('note', 'listed more than once, taken once', img.name))
+                jobs[img] = folder/'Annotations'/f'{img.stem}.xml'
+    return jobs,notes
+
+# %% ../nbs/09_readers.ipynb #673a4544
 def read_voc(
     path,          # a VOC folder (JPEGImages, Annotations, ImageSets/Main), a VOCdevkit of several years, or a list of either
     split='train', # a file of ImageSets/Main without .txt; in a VOCdevkit '2007/trainval'; or a list of them
     verbose=True,  # print a line on what was left out or clipped?
 )->Records:        # one `GroundTruth` an image, in the order listed
     "Read one or more splits of Pascal VOC's layout. Raises `ValueError` on a missing or faulty file, number or name"
-    jobs,notes,as_list = {},[],lambda o: list(o) if isinstance(o,(list,tuple)) else [o]
-    for p in as_list(path):
-        for s in as_list(split):
-            folder,name = _voc_folder(p, s)
-            file,lines = _split_lines(folder, name)
-            imgs = _images(folder)
-            for o in lines:
-                img = _find(o, imgs, file)
-                if img in jobs: notes.append(Note('note', 'listed more than once, taken once', img.name))
-                jobs[img] = folder/'Annotations'/f'{img.stem}.xml'
-    res = _each(_read_voc_image, list(jobs.items()))
+    jobs,notes = _voc_jobs(path, split)
+    res = _each(lambda o: _record(*_voc_args(*o)), list(jobs.items()))
     notes += [n for _,ns in res for n in ns]
-    return _finish(Records([o for o,_ in res], notes, ' + '.join(str(o) for o in as_list(split))), verbose)
+    return _finish(Records([o for o,_ in res], notes, ' + '.join(str(o) for o in _as_list(split))), verbose)
 
 # %% ../nbs/09_readers.ipynb #d8389cdf
 def _load_json(file):
@@ -343,37 +352,48 @@ def _coco_object(o, i, cats, file):
     if not all(isinstance(v, (int,float)) for v in b): b = [v if isinstance(v, (int,float)) else f'text {v}' for v in b]
     x,y,w,h = (_num(v, f'{at} ({name}): bbox {k}') for v,k in zip(b, ('x','y','width','height')))
     crowd = _flag(o.get('iscrowd'), f'{at}: iscrowd')
-    return _Obj(o.get('id', i), name, [x,y,x+w,y+h], crowd or _flag(o.get('ignore'), f'{at}: ignore'), crowd)
+    return _Obj(o.get('id', i), name, [x,y,x+w,y+h], crowd or _flag(o.get('ignore'), f'{at}: ignore'), crowd, raw=cats[cat]['name'])
 
 # %% ../nbs/09_readers.ipynb #f5913b19
-def _coco_record(job):
-    img,path,objs,file = job
+def _coco_args(img, path, objs, file, faults=None):
+    "What `_record` takes"
+    return _exists(path, file), objs, img['file_name'], _guard(faults, None, _coco_size, img, file), img['id']
+
+def _coco_size(img, file):
     hw = [img.get(k) for k in ('height','width')]
-    hw = None if None in hw else tuple(int(_num(v, f'{file}: image {img["file_name"]}: {k}')) for v,k in zip(hw, ('height','width')))
-    return _record(_exists(path, file), objs, img['file_name'], hw, img['id'])
+    if None not in hw: return tuple(int(_num(v, f'{file}: image {img["file_name"]}: {k}')) for v,k in zip(hw, ('height','width')))
 
 # %% ../nbs/09_readers.ipynb #38df3aac
+def _coco_jobs(root, file, faults=None):
+    "What `_coco_args` takes of each image of a COCO file, and {category: id}"
+    d = _load_json(file)
+    if not root.is_dir(): raise ValueError(f'{root} is not a folder: give the folder of the images that {file} names')
+    imgs,cats = _by_id(d['images'], 'images', 'file_name', file),_by_id(d['categories'], 'categories', 'name', file)
+    if not imgs: raise ValueError(f'{file} is an empty split: its list of images is empty')
+    paths = {k: _guard(faults, None, _inside, root, o['file_name'], f'{file}: image {k}') for k,o in imgs.items()}
+    good  = [o for o in paths.values() if o]
+    if len({*good})<len(good):
+        raise ValueError(f'{file}: file_name {Counter(o["file_name"] for o in imgs.values()).most_common(1)[0][0]!r} stands under two ids: merge them')
+    objs = {k: [] for k in imgs}
+    for i,o in enumerate(d['annotations'], 1): _guard(faults, o.get('id', i), _coco_add, objs, o, i, cats, file)
+    return [(o, paths[k], objs[k], file) for k,o in imgs.items() if paths[k]], {o['name'].strip(): k for k,o in cats.items()}
+
+def _coco_add(objs, o, i, cats, file):
+    "Put annotation `o` with those of its image"
+    k = o.get('image_id')
+    if isinstance(k, (bool,list,dict)) or k not in objs: raise ValueError(f'{file}: annotation {o.get("id", i)} has the unknown image_id {str(k)[:40]!r}: images has no such id')
+    objs[k].append(_coco_object(o, i, cats, file))
+
+# %% ../nbs/09_readers.ipynb #d12d8a13
 def read_coco(
     images,       # folder of the images
     annotations,  # JSON file in COCO's format
     verbose=True, # print a line on what was left out or clipped?
 )->Records:       # one `GroundTruth` an image, in the file's order; images without annotations are kept
     "Read COCO's format: `iscrowd` makes an object a crowd and difficult, `ignore` difficult. Raises `ValueError` as `read_voc`"
-    file,root = Path(annotations),Path(images)
-    d = _load_json(file)
-    if not root.is_dir(): raise ValueError(f'{root} is not a folder: give the folder of the images that {file} names')
-    imgs,cats = _by_id(d['images'], 'images', 'file_name', file),_by_id(d['categories'], 'categories', 'name', file)
-    if not imgs: raise ValueError(f'{file} is an empty split: its list of images is empty')
-    paths = {k: _inside(root, o['file_name'], f'{file}: image {k}') for k,o in imgs.items()}
-    if len({*paths.values()})<len(paths):
-        raise ValueError(f'{file}: file_name {Counter(o["file_name"] for o in imgs.values()).most_common(1)[0][0]!r} stands under two ids: merge them')
-    objs = {k: [] for k in imgs}
-    for i,o in enumerate(d['annotations'], 1):
-        k = o.get('image_id')
-        if isinstance(k, (bool,list,dict)) or k not in objs: raise ValueError(f'{file}: annotation {o.get("id", i)} has the unknown image_id {str(k)[:40]!r}: images has no such id')
-        objs[k].append(_coco_object(o, i, cats, file))
-    res = _each(_coco_record, [(o, paths[k], objs[k], file) for k,o in imgs.items()])
-    ids = {o['name'].strip(): k for k,o in cats.items()}
+    file = Path(annotations)
+    jobs,ids = _coco_jobs(Path(images), file)
+    res = _each(lambda o: _record(*_coco_args(*o)), jobs)
     return _finish(Records([o for o,_ in res], [n for _,ns in res for n in ns], file.name, ids), verbose)
 
 # %% ../nbs/09_readers.ipynb #f7190a25

@@ -1,4 +1,4 @@
-"""One detector, three files, three fresh processes: the same detections."""
+"""One detector, three formats, a fresh process for each file: the same detections."""
 import json, subprocess, sys
 from pathlib import Path
 
@@ -10,7 +10,7 @@ set_seed(0, reproducible=True)
 dls   = DetectionDataLoaders.from_voc(synth_voc('shapes', n=30, seed=1), size=96, bs=4, num_workers=0)
 learn = ssd_learner(dls, resnet18, pretrained=False, path='.')
 learn.fit(1, 1e-3)
-learn.export('m.pkl'); save_detector(learn, 'm.safetensors'); export_onnx(learn, 'm.onnx')
+learn.export('m.pkl'); save_detector(learn, 'm.safetensors'); export_onnx(learn, 'm.onnx'); export_onnx(learn, 'all.onnx', suppress=True)
 """
 SHOW = "import json; d = m.detect(sorted(__import__('glob').glob('shapes/JPEGImages/*.jpg'))[:7], score=0.); " \
        "print('@', json.dumps([[o.boxes.tolist(), o.labels.tolist(), o.scores.tolist()] for o in d]))"
@@ -18,6 +18,7 @@ LOAD = {
     'm.pkl':         "import warnings; warnings.simplefilter('ignore'); from fastai.vision.all import *; m = load_learner('m.pkl'); ",
     'm.safetensors': "from ssd_fastai.export import load_detector; m = load_detector('m.safetensors'); ",
     'm.onnx':        "from ssd_fastai.export import load_detector; m = load_detector('m.onnx'); ",
+    'all.onnx':      "from ssd_fastai.export import load_detector; m = load_detector('all.onnx'); ",
 }
 
 def python(code, cwd):
@@ -31,11 +32,11 @@ def folder(tmp_path_factory):
     python(TRAIN, path)
     return path
 
-def test_three_files_say_the_same(folder):
+def test_files_say_the_same(folder):
     found = {k: json.loads(python(v + SHOW, folder).split('@')[-1]) for k,v in LOAD.items()}
     first = found['m.pkl']
     assert sum(len(o[2]) for o in first) > 50
-    for name in ('m.safetensors', 'm.onnx'):
+    for name in ('m.safetensors', 'm.onnx', 'all.onnx'):
         for (b1,l1,s1),(b2,l2,s2) in zip(first, found[name]):
             assert sorted(l1) == sorted(l2), name
             assert max(abs(p-q) for p,q in zip(s1, s2)) < 1e-4, name

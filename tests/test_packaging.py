@@ -14,10 +14,10 @@ LIB  = ROOT/'ssd_fastai'
 # module -> what it may import, and with it all that these may import; None: everything above. Order counts: only downward.
 LAYERS = dict(
     boxes=[], anchors=['boxes'], match=['boxes'], losses=['match'], nms=['boxes'], metrics=['boxes'], synth=[], readers=['boxes'],
-    data=['boxes', 'readers'], doctor=['data'], head=['anchors'], detector=['head', 'match', 'nms', 'boxes', 'metrics'], learner=None,
-    interpret=None, export=['detector'], training=None, cli=None, app=None)
-WITHOUT_FASTAI = ['boxes', 'anchors', 'match', 'nms', 'metrics', 'synth', 'readers', 'head', 'detector', 'export']
-NOT_IN_ALL = ['training', 'cli', 'app']                               # for the console and the browser
+    data=['boxes', 'readers'], doctor=['boxes', 'readers'], head=['anchors'], detector=['head', 'match', 'nms', 'boxes', 'metrics'],
+    distributed=['data'], learner=None, interpret=None, export=['detector'], training=None, cli=None, app=None)
+WITHOUT_FASTAI = ['boxes', 'anchors', 'match', 'nms', 'metrics', 'synth', 'readers', 'doctor', 'head', 'detector', 'export']
+NOT_IN_ALL = ['distributed', 'training', 'cli', 'app']                # need an extra; for the console and the browser
 
 
 def modules(): return [o.stem for o in sorted(LIB.glob('*.py')) if o.stem not in ('__init__', '_modidx', 'all')]
@@ -123,10 +123,10 @@ def test_wheel_says_what_settings_say(built):
     told  = lambda rs: {(o.name, o.specifier) for o in rs}
     asked = lambda key: told(map(Requirement, cfg[key].split()))
     assert told(o for o in reqs if not o.marker) == asked('requirements') | told([Requirement('tomli>=2')])
-    for k in ('lite', 'export', 'dev'):
+    for k in ('lite', 'export', 'distributed', 'dev'):
         extra = told(o for o in reqs if o.marker and o.marker.evaluate({'extra': k}))
         assert asked(f'{k}_requirements') <= extra, k
-    assert set(meta.get_all('Provides-Extra')) == {'lite', 'export', 'dev'}
+    assert set(meta.get_all('Provides-Extra')) == {'lite', 'export', 'distributed', 'dev'}
 
 def test_pyproject_repeats_nothing():
     tables = [o.strip() for o in (ROOT/'pyproject.toml').read_text(encoding='utf-8').splitlines() if o.startswith('[')]

@@ -1,0 +1,50 @@
+"""Does `check_dataset` take longer than reading the images? Both on the same 5,000 drawn images, in the same process, turn by turn.
+
+    python benchmarks/doctor.py            # 5,000 images, results into benchmarks/results/doctor.json
+    python benchmarks/doctor.py --n 500
+
+"Reading" is Pillow decoding every image whole, in one thread and, because the check uses threads, in as many threads as it.
+"""
+import argparse, json, os, platform, tempfile, time
+from pathlib import Path
+
+from PIL import Image
+
+from ssd_fastai.doctor import check_dataset
+from ssd_fastai.readers import _each
+from ssd_fastai.synth import synth_voc
+
+ROOT = Path(__file__).resolve().parent.parent
+
+def machine():
+    "The processor, in words"
+    cpu = next((l.split(':')[1].strip() for l in Path('/proc/cpuinfo').read_text().splitlines() if l.startswith('model name')), platform.processor())
+    return f'{os.cpu_count()} cores of {cpu}'
+
+def decode(file):
+    with Image.open(file) as im: im.load()
+
+def seconds(f):
+    start = time.perf_counter()
+    f()
+    return time.perf_counter()-start
+
+def measure(n, turns):
+    with tempfile.TemporaryDirectory() as tmp:
+        data  = synth_voc(Path(tmp)/'shapes', n=n, seed=1)
+        files = sorted(data.glob('JPEGImages/*'))
+        ways  = dict(check=lambda: check_dataset(data, 'train', 'val', 'test', size=128), read=lambda: [*map(decode, files)],
+                     read_threads=lambda: _each(decode, files))
+        times = [{k: seconds(f) for k,f in ways.items()} for _ in range(turns)]
+    best = {k: min(t[k] for t in times) for k in ways}
+    return dict(images=n, turns=turns, check_over_read=round(best['check']/best['read'], 3),
+                check_over_read_threads=round(best['check']/best['read_threads'], 3), seconds={k: round(v, 2) for k,v in best.items()}, machine=machine())
+
+if __name__ == '__main__':
+    p = argparse.ArgumentParser()
+    p.add_argument('--n', type=int, default=5000)
+    p.add_argument('--turns', type=int, default=2)
+    args = p.parse_args()
+    res = measure(args.n, args.turns)
+    print(json.dumps(res, indent=1))
+    if args.n == 5000: (ROOT/'benchmarks/results/doctor.json').write_text(json.dumps(res, indent=1)+'\n')

@@ -1,0 +1,304 @@
+"""The ladder: the post that this package grew from, mistake for mistake, then one change a rung up to today's default. `nbs/50_seed.ipynb` tells it.
+
+    python benchmarks/ladder.py                 # all of it, about 70 minutes on an otherwise idle machine: rows into benchmarks/results/ladder.json,
+                                                # picture into images/ladder.png; stopped, it goes on where it was
+    python benchmarks/ladder.py --list          # the rungs, and which are done
+    python benchmarks/ladder.py --only average  # runs whose name or data has this word; with --again, measured anew
+    python benchmarks/ladder.py --budget 3 --n 40 --out runs/ladder/try.json   # does everything run? Figures mean nothing
+
+Choices are made on validation splits, so all figures here are of the validation split; the test splits are left alone. Every run gets the same
+seconds of training: some steps on a copy that is thrown away tell how many epochs these are. A run leaves its row, not its weights.
+BCCD is looked for in the folder named by SSD_FASTAI_DATA (default ../shared/data), as bccd/BCCD, and left out with a line where it is absent.
+"""
+import argparse, inspect, json, time, warnings
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import fastai, torch, torchvision
+from fastai.vision.all import Adam, Callback, CancelFitException, CancelValidException, defaults, set_seed
+from torchvision.transforms.v2 import RandomHorizontalFlip
+
+from bccd import DATA, ROOT, machine
+from seed import SeedLoss, SeedOutConv, SeedRecipe, seed_detections
+from ssd_fastai import __version__
+from ssd_fastai.anchors import SEED_RECIPE
+from ssd_fastai.boxes import Detections, Fit, load_image
+from ssd_fastai.data import DetectionDataLoaders
+from ssd_fastai.detector import image_tensor
+from ssd_fastai.learner import AverageWeights
+from ssd_fastai.metrics import evaluate_detections
+from ssd_fastai.readers import read_voc
+from ssd_fastai.synth import synth_voc
+from ssd_fastai.training import choose_precision, learner_for, plan_stages, train_run
+
+WORK,RESULTS = ROOT/'runs'/'ladder',ROOT/'benchmarks'/'results'/'ladder.json'
+LR,WD = (inspect.signature(train_run).parameters[o].default for o in ('lr','wd'))   # what `ssd-train` does
+SEEDS = 1,2
+SETS  = dict(shapes=dict(size=160, bs=16, budget=60), bccd=dict(size=(256,320), bs=4, budget=120))
+
+# ---- the rungs: each has the changes of those before it and one more
+
+CHANGES = [
+    ('iou',        'S13', 'overlap is intersection over union, not the gap between boxes'),
+    ('background', 'S6',  'anchors that overlap nothing by 0.4 are background'),
+    ('batch',      'S7',  'classes are learned from every image of a batch, not from its last'),
+    ('aligned',    'S1',  'a row of the output reads the cell that its anchor sits on'),
+    ('axes',       'S2',  'anchors with y slow and x fast'),
+    ('label',      'S4',  'a score for each box, not one for all boxes of a class'),
+    ('scores',     'S3',  '… and that box\'s own (with `label` and `axes`: one training)'),
+    ('normalise',  'S9',  'both losses divided by the number of positive anchors'),
+    ('prior',      'S16', 'class scores start from 0.01, not from 0.5'),
+    ('flow',       'S17', 'gradient through the focal weight'),
+    ('encoding',   'S11', 'offsets with variances, not on a tanh\'s leash'),
+    ('levels',     'S10', 'features of strides 8 to 128, merged top-down: the default\'s head'),
+    ('anchors',    '',    'zooms and ratios fitted to data, 6 a cell instead of 9'),
+    ('band',       '',    'objects from an overlap of 0.5; 0.4 to 0.5 is left out'),
+    ('flip',       '',    'mirror images'),
+    ('cycle',      '',    f'one cycle up to a rate of {LR:g}, not {defaults.lr:g} throughout'),
+    ('fused',      '',    'PyTorch\'s fused AdamW, not fastai\'s Adam'),
+    ('fast',       '',    'channels-last, and bfloat16 where the processor has it'),
+    ('average',    '',    'a moving average of the weights'),
+    ('giou',       '',    'GIoU for boxes, weight 2, not L1 of their corners'),
+    ('augment',    '',    'the default augmentation, not mirror images alone: today\'s default'),
+]
+NAMES = [o for o,*_ in CHANGES]
+ALL   = frozenset(NAMES)
+
+@dataclass(frozen=True)
+class Run:
+    "One training and the rows that come of it"
+    data:str             # 'shapes' or 'bccd'
+    on:frozenset         # changes against the seed
+    rows:tuple           # (name, in words, how scores are handed out: 'last', 'order' or 'own') of each
+    arch:str='resnet18'
+    start:str='random'   # or from ImageNet: 'all' at one rate, 'frozen' then all, 'unfreezing' by stages with discriminative rates
+
+def rungs():
+    "The rungs on drawn shapes; those that only hand out scores in another way share a training"
+    runs = [Run('shapes', frozenset(), (('seed', 'the seed as it is', 'last'),))]
+    for i,(name,s,says) in enumerate(CHANGES):
+        row = name, says, 'own' if i>=NAMES.index('scores') else 'order' if name=='label' else 'last'
+        if name in ('label','scores'): runs[-1] = Run('shapes', runs[-1].on, (*runs[-1].rows, row))
+        else: runs.append(Run('shapes', frozenset(NAMES[:i+1]), (row,)))
+    return runs
+
+def cells():
+    "The runs on BCCD: three from random weights, three from ImageNet's"
+    cured = frozenset(NAMES[:NAMES.index('flow')+1])
+    lite  = lambda name,says,start: Run('bccd', ALL, ((name,says,'own'),), 'tf_efficientnet_lite0', start)
+    return [Run('bccd', frozenset(), (('seed','the seed as it is','last'),)), Run('bccd', cured, (('cured','the seed, its mistakes cured','own'),)),
+            Run('bccd', ALL, (('default','today\'s default','own'),)), lite('lite0-all','ImageNet weights, all at once with one rate','all'),
+            lite('lite0-frozen','ImageNet weights, the body frozen first, as ssd-train does','frozen'),
+            lite('lite0-unfreezing','ImageNet weights, fit_unfreezing with discriminative rates','unfreezing')]
+
+# ---- data
+
+@lru_cache
+def splits(data, n=None):
+    "Training and validation records; of the drawn ones the first 416 train, 26 steps of 16"
+    where = DATA
+    if data=='shapes': where = synth_voc(WORK/f'shapes-{n or "all"}', n=1000 if n is None else 2*n, seed=42)
+    n = n or (416 if data=='shapes' else None)
+    train,valid = (read_voc(where, o, verbose=False) for o in ('train','val'))
+    return train[:n], valid if n is None or n>=400 else valid[:max(4, n//3)]
+
+# ---- training
+
+class NoValid(Callback):
+    "Training time goes to training: validate once, at the end"
+    order = 99   # after the averaged weights were put in, so that they are taken out again
+    def before_validate(self): raise CancelValidException()
+
+class Clock(Callback):
+    "Stop after `n` steps; seconds a step, the first three not counted"
+    def __init__(self, n=12): self.n,self.at = n,[]
+    def after_batch(self):
+        self.at.append(time.perf_counter())
+        if len(self.at)>=self.n: raise CancelFitException()
+    @property
+    def step(self): i = min(2, len(self.at)-2); return (self.at[-1]-self.at[i])/(len(self.at)-1-i)
+
+def make_dls(run, parts):
+    c,on = SETS[run.data],run.on
+    augment = 'default' if 'augment' in on else [RandomHorizontalFlip()] if 'flip' in on else None
+    return DetectionDataLoaders.from_records(*parts, size=c['size'], bs=c['bs'], augment=augment, num_workers=0, verify=False, path=WORK)
+
+def package_args(on):
+    "What `ssd_learner` must be told to be less than today's default"
+    kw = {}
+    if 'levels'  not in on: kw.update(head='seed', encoding='variance' if 'encoding' in on else 'tanh')
+    if 'anchors' not in on: kw['recipe'] = SEED_RECIPE
+    if 'fused'   not in on: kw['opt_func'] = Adam
+    return kw
+
+def put_mistakes(learn, on):
+    "What the package has no argument for: the seed's mistakes"
+    m = learn.model
+    if 'prior'   not in on: m.head.out.oconv1.reset_parameters()
+    if 'aligned' not in on: m.head.out.__class__ = SeedOutConv
+    if 'axes'    not in on:
+        m.recipe,grids,m.grids = SeedRecipe(m.recipe.zooms, m.recipe.ratios),m.grids,[]
+        m.set_grids(grids)
+    if 'giou'    not in on: learn.loss_func = SeedLoss(m, **{o: o in on for o in ('iou','background','batch','normalise','flow','band')})
+
+def make_learner(run, parts, seed):
+    "A learner of this rung, and its precision"
+    set_seed(seed, reproducible=True)
+    learn = learner_for(make_dls(run, parts), run.arch, 'none' if run.start=='random' else 'imagenet', wd=WD, path=WORK, metrics=[], **package_args(run.on))
+    put_mistakes(learn, run.on)
+    if 'fast' not in run.on: return learn,'float32'
+    learn.model.to(memory_format=torch.channels_last)
+    how = choose_precision('auto' if run.start=='random' else 'float32', learn.dls.device)   # Lite0's depthwise layers are no faster in bfloat16
+    return learn if how=='float32' else getattr(learn, f'to_{how}')(), how
+
+def plan(run, epochs):
+    "(groups frozen, epochs, rate) of each stage"
+    if run.start=='unfreezing':
+        a,b = round(epochs*0.2),round(epochs*0.3)
+        return [(2,a,LR), (1,b,LR), (0,epochs-a-b,LR)]
+    return [o[:3] for o in plan_stages(epochs, LR, run.start=='frozen')]
+
+def fit(run, learn, epochs, cbs=()):
+    cbs = [NoValid(), *cbs, *([AverageWeights()] if 'average' in run.on else [])]
+    if run.start=='unfreezing': return learn.fit_unfreezing([e for _,e,_ in plan(run, epochs)], lr=LR, cbs=cbs)
+    for frozen,e,lr in plan(run, epochs):
+        learn.freeze_to(frozen)
+        if 'cycle' not in run.on: learn.fit(e, defaults.lr, cbs=cbs)
+        elif e: learn.fit_one_cycle(e, lr, cbs=cbs)
+
+def choose_epochs(run, parts, seed, budget):
+    "As many epochs as come nearest to `budget` seconds: steps of each stage are timed on a learner that is thrown away"
+    learn,pace = make_learner(run, parts, seed)[0],{}
+    for frozen in {f for f,_,_ in plan(run, 20)}:
+        learn.freeze_to(frozen)
+        clock = Clock(min(12, max(3, len(learn.dls.train))))
+        with learn.no_bar(), learn.no_logging(): learn.fit(9, LR/10, cbs=[clock, NoValid(), *([AverageWeights()] if 'average' in run.on else [])])
+        pace[frozen] = clock.step*len(learn.dls.train)
+    cost = lambda n: sum(pace[f]*e for f,e,_ in plan(run, n))
+    return min(range(1,200), key=lambda n: abs(cost(n)-budget))
+
+# ---- evaluation
+
+_PROTOCOL = dict(score=0.01, overlap=0.5, top_k=200)   # of `evaluate`
+WAYS = dict(last=_PROTOCOL, order=_PROTOCOL, own=_PROTOCOL, drawn=dict(score=0.11, overlap=0.5, top_k=20))  # `drawn`: the seed's picture, its thresholds
+
+def hand_out(way, det, boxes, scores, fit, file):
+    "One image's `Detections`: scores handed out as the seed does ('last', 'drawn'), with S4 cured ('order'), or right ('own')"
+    if way=='own': return det.detections(boxes[None], scores[None], [fit], [file], score=0.01, overlap=0.5, per_image=200)[0]
+    b,l,s = seed_detections(boxes, scores, label=way=='order', **WAYS[way])
+    return Detections(fit.to_px(b), l, s, det.vocab, fit.orig, file=file)
+
+def measure(learn, records, bs=16):
+    "VOC12's and COCO's AP in each of the ways to hand out scores"
+    det,found = learn.detector(),{o:[] for o in WAYS}
+    for i in range(0, len(records), bs):
+        some = records[i:i+bs]
+        fits = [Fit(r.size, det.size, det.method) for r in some]
+        outs = det.forward(torch.stack([image_tensor(f.image(load_image(r.file))) for f,r in zip(fits, some)]))
+        for r,f,b,s in zip(some, fits, *outs):
+            for way,o in found.items(): o.append(hand_out(way, det, b, s, f, r.file))
+    return {way: evaluate_detections(o, records, det.vocab, size=list(det.size), resize=det.method, **WAYS[way]) for way,o in found.items()}
+
+# ---- rows
+
+def climb(run, seed, budget, n=None):
+    "Train once, and give the row of each of the run's rungs"
+    parts  = splits(run.data, n)
+    epochs = choose_epochs(run, parts, seed, budget)
+    learn,precision = make_learner(run, parts, seed)
+    start = time.perf_counter()
+    with learn.no_bar(), learn.no_logging(): fit(run, learn, epochs)
+    seconds = time.perf_counter()-start
+    evs = measure(learn, parts[1])
+    ways = {k:dict(voc12=round(o.voc12,4), coco=round(o.coco,4)) for k,o in evs.items()}
+    base = dict(seconds=round(seconds,1), budget=budget, epochs=epochs, images=len(parts[0]), split='val', counts=evs['own'].counts, n=n,
+                size=SETS[run.data]['size'], bs=SETS[run.data]['bs'], arch=run.arch, weights=learn.model.config['weights_from'], precision=precision,
+                machine=machine(), versions=dict(ssd_fastai=__version__, fastai=fastai.__version__, torch=torch.__version__, torchvision=torchvision.__version__))
+    return [dict(data=run.data, rung=name, says=says, seed=seed, **ways[way], way=way, ways=ways, **base) for name,says,way in run.rows]
+
+def read_rows(out): return json.loads(out.read_text()) if out.exists() else []
+
+def keep(out, rows):
+    "Write all rows, old and new, by rename: in the order of the ladder"
+    order = {(r.data,name):i for i,(r,name) in enumerate((r,o[0]) for r in [*rungs(),*cells()] for o in r.rows)}
+    new  = {(o['data'],o['rung'],o['seed']):o for o in [*read_rows(out), *rows]}
+    rows = sorted(new.values(), key=lambda o: (order.get((o['data'],o['rung']), 999), o['seed']))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = out.with_suffix('.part')
+    part.write_text(json.dumps(rows, indent=1)+'\n')
+    part.replace(out)
+
+# ---- the picture
+
+def _bars(ax, rows, title):
+    "A bar a rung: the mean over the seeds; a dot a seed; a ring where the same weights would be with scores handed out right"
+    names = list(dict.fromkeys(o['rung'] for o in rows))
+    for y,name in enumerate(names):
+        mine = [o for o in rows if o['rung']==name]
+        ap   = [o['voc12'] for o in mine]
+        ax.barh(y, sum(ap)/len(ap), color='C0', alpha=0.45, height=0.7)
+        ax.plot(ap, [y]*len(ap), 'o', c='C0', ms=3.5)
+        if mine[0]['way']!='own': ax.plot([o['ways']['own']['voc12'] for o in mine], [y]*len(mine), 'o', mfc='none', c='0.4', ms=4)
+        ax.text(1.02, y, f'{sum(ap)/len(ap):.3f}', va='center', fontsize=7)
+    ax.set(yticks=range(len(names)), xlim=(0,1), ylim=(len(names)-.4,-.6), xlabel='AP50 (VOC12), validation split')
+    codes = {o:s for o,s,_ in CHANGES}
+    ax.set_yticklabels([f'{o} ({codes[o]})' if codes.get(o) else o for o in names])
+    ax.tick_params(labelsize=7); ax.xaxis.label.set_size(7); ax.set_title(title, fontsize=8, loc='left'); ax.spines[['top','right']].set_visible(False)
+
+def draw(out, file):
+    "One picture of all rows"
+    import matplotlib; matplotlib.use('Agg')
+    import matplotlib.pyplot as plt
+    rows  = read_rows(out)
+    parts = [o for o in ([r for r in rows if r['data']==d] for d in SETS) if o]
+    if not parts: return
+    fig,axs = plt.subplots(1, len(parts), figsize=(4.3*len(parts),4.6), squeeze=False, layout='constrained')
+    for ax,p in zip(axs[0], parts):
+        _bars(ax, p, f"{'drawn shapes' if p[0]['data']=='shapes' else 'BCCD'}: {p[0]['budget']:g} s of training a run, {len({o['seed'] for o in p})} seeds")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    fig.savefig(file, dpi=130)
+    plt.close(fig)
+
+# ---- the command
+
+def arguments():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('--only', default='', help='runs whose name or data has this word')
+    p.add_argument('--again', action='store_true', help='measure anew what is there')
+    p.add_argument('--list', action='store_true', help='say what the rungs are and which are done')
+    p.add_argument('--draw', action='store_true', help='draw the picture alone')
+    p.add_argument('--budget', type=float, help='seconds of training a run; default 60 on shapes, 120 on BCCD')
+    p.add_argument('--n', type=int, help='train on so many images at most')
+    p.add_argument('--out', type=Path, default=RESULTS, help='file of the rows')
+    return p.parse_args()
+
+def todo(a):
+    "(run, seed, whether it is done) in the order of work: the whole ladder with the first seed, then with the second"
+    done = {(o['data'],o['rung'],o['seed']) for o in read_rows(a.out)}
+    runs = [r for r in [*rungs(), *cells()] if a.only in r.data or any(a.only in o[0] for o in r.rows)]
+    return [(r, s, not a.again and all((r.data,o[0],s) in done for o in r.rows)) for s in SEEDS for r in runs]
+
+def refuse_mixture(a, run, budget):
+    old = {(o['budget'],o['n']) for o in read_rows(a.out) if o['data']==run.data}
+    if old-{(budget,a.n)}: raise SystemExit(f'{a.out} holds runs of another --budget or --n: give another --out')
+
+def main():
+    a = arguments()
+    jobs = todo(a)
+    if a.list:
+        for r,s,d in jobs: print('done ' if d else '     ', r.data, s, '; '.join(f'{n}: {says}' for n,says,_ in r.rows))
+    else:
+        for r,s,d in jobs:
+            if a.draw or d: continue
+            if r.data=='bccd' and not DATA.is_dir(): print('BCCD is not in SSD_FASTAI_DATA: left out'); continue
+            budget = a.budget or SETS[r.data]['budget']
+            refuse_mixture(a, r, budget)
+            rows = climb(r, s, budget, a.n)
+            keep(a.out, rows)
+            for o in rows: print(*(o[k] for k in ('data','rung','seed','voc12','coco','seconds','epochs')), flush=True)
+        draw(a.out, ROOT/'images'/'ladder.png' if a.out==RESULTS else a.out.with_suffix('.png'))
+
+if __name__=='__main__':
+    warnings.simplefilter('ignore', FutureWarning)
+    main()

@@ -1,0 +1,163 @@
+"The ladder's rungs: the seed's mistakes are the seed's, each rung changes one thing, all of them train, and the top one is the default."
+import json, sys
+from pathlib import Path
+import pytest, torch
+import torch.nn.functional as F
+from fastcore.test import test_close as close
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT/'benchmarks'))
+import ladder, seed
+from ssd_fastai.head import check_alignment, create_ssd
+from ssd_fastai.learner import fused_adamw, ssd_learner
+from ssd_fastai.losses import SSDLoss
+from ssd_fastai.match import actn_to_bb, match_anchors
+
+# ---- the seed as the post writes it: loops, image by image
+
+def post_anchors(grids=(4,2,1)):
+    "cx slow, cy fast; three zooms of three ratios"
+    res,k = [],[(z*i, z*j) for z in (0.7,1.,1.3) for i,j in ((1.,1.),(1.,0.5),(0.5,1.))]
+    for g in grids:
+        line = torch.linspace(2/(g*2)-1, 1-2/(g*2), g).tolist()
+        res += [(a,b,2*w/g,2*h/g) for a in line for b in line for w,h in k]
+    return torch.tensor(res)
+
+def post_class_loss(x, t, C):
+    "One image's: the seed's `BCE_Loss`, without its trips to the graphics card"
+    t,x = torch.eye(C)[t][:,1:],x[:,1:]
+    p   = x.sigmoid()
+    w   = (0.25*t + 0.75*(1-t))*(1-(p*t + (1-p)*(1-t)))
+    return F.binary_cross_entropy_with_logits(x, t, w.detach(), reduction='sum')/(C-1)
+
+def post_loss(pred, boxes, labels, anchors, cells):
+    regression = 0.
+    for x,o,b,l in zip(*pred, boxes, labels):
+        b,l,a = b[l>0],l[l>0],torch.cat([anchors[:,:2]-anchors[:,2:]/2, anchors[:,:2]+anchors[:,2:]/2], 1)
+        over  = torch.zeros(len(b), len(a))
+        for i,p in enumerate(b):
+            for j,q in enumerate(a):
+                inter = max(0, max(p[0],q[0])-min(p[2],q[2])) * max(0, max(p[1],q[1])-min(p[3],q[3]))
+                over[i,j] = inter/((p[2]-p[0])*(p[3]-p[1]) + (q[2]-q[0])*(q[3]-q[1]) - inter)
+        best,own = over.max(0)
+        for i,j in enumerate(over.max(1).indices): best[j],own[j] = 1.99,i
+        t    = o.tanh()
+        ctr,wh = t[:,:2]/2*cells + anchors[:,:2], (t[:,2:]/2+1)*anchors[:,2:]
+        said = torch.cat([ctr-wh/2, ctr+wh/2], 1)
+        regression = regression + (said-b[own])[best>0.4].abs().mean()
+        classes = post_class_loss(x, l[own], x.shape[1])
+    return regression + classes      # the last image's
+
+@pytest.fixture(scope='module')
+def model():
+    torch.manual_seed(0)
+    m = create_ssd('resnet18', 4, 64, head='seed')
+    m.recipe = seed.SeedRecipe(m.recipe.zooms, m.recipe.ratios)
+    m.set_grids([(4,4),(2,2),(1,1)])
+    return m
+
+def test_anchors_are_the_posts(model): close(model.anchors, post_anchors(), eps=1e-6)
+
+def test_loss_is_the_posts(model):
+    torch.manual_seed(1)
+    xy     = torch.rand(2,3,2)*1.4-1
+    boxes  = torch.cat([xy, xy+0.1+torch.rand(2,3,2)*0.5], -1)
+    labels = torch.tensor([[1,3,0],[2,1,3]])
+    pred   = [o.requires_grad_() for o in (torch.randn(2,189,4), torch.randn(2,189,4))]
+    ours,post = seed.SeedLoss(model)(pred, boxes, labels),post_loss(pred, boxes, labels, model.anchors, model.cells)
+    close(ours, post, eps=1e-4)
+    for a,b in zip(*(torch.autograd.grad(o, pred) for o in (ours,post))): close(a, b, eps=1e-5)
+    assert not torch.autograd.grad(seed.SeedLoss(model)(pred, boxes, labels), pred)[0][0].any()               # S7: the first image teaches no class
+    assert torch.autograd.grad(seed.SeedLoss(model, batch=True)(pred, boxes, labels), pred)[0][0].any()
+
+def test_cured_loss_is_the_packages(model):
+    "With everything cured it is `SSDLoss` but for the box loss"
+    torch.manual_seed(2)
+    boxes,labels = torch.tensor([[[-.5,-.5,.2,.1]],[[0.,0.,.9,.9]]]),torch.tensor([[1],[2]])
+    pred  = torch.randn(2,189,4),torch.randn(2,189,4)
+    cured = seed.SeedLoss(model, True, True, True, True, True, True)
+    cls,box,n = SSDLoss(model).parts(pred, boxes, labels)
+    close(cured(pred, boxes, labels)-corners(model, pred, boxes, labels), cls.mean(), eps=1e-4)
+
+def corners(model, pred, boxes, labels):
+    "L1 of corners over the anchors that `SSDLoss` takes, by hand"
+    target,idx = match_anchors(model.anchors, boxes, labels)
+    said = actn_to_bb(pred[1], model.anchors, model.cells)
+    i,a  = (target>0).nonzero(as_tuple=True)
+    return (said[i,a]-boxes[i,idx[i,a]]).abs().sum()/len(i)
+
+def test_swapped_scores():
+    "Two objects, three candidates: the third anchor's box is the best, the second's is its duplicate"
+    boxes  = torch.tensor([[0.,0,10,10],[20.,20,31,30],[20.,20,30,30]])
+    scores = torch.tensor([[.3],[.6],[.9]])
+    b,l,s  = seed.seed_detections(boxes, scores)
+    assert b.tolist()==[boxes[2].tolist(),boxes[0].tolist()] and l.tolist()==[1,1]
+    close(s, torch.tensor([.6,.6]))                                                    # one score for both, and neither's
+    close(seed.seed_detections(boxes, scores, label=True)[2], torch.tensor([.3,.6]))   # the best box with the worst score
+    assert len(seed.seed_detections(boxes, scores, score=0.95)[0])==0
+
+# ---- the rungs
+
+def test_each_rung_changes_one_thing():
+    runs = ladder.rungs()
+    rows = [o for r in runs for o in r.rows]
+    assert [o[0] for o in rows]==['seed', *ladder.NAMES]
+    assert [o[2] for o in rows[:7]]==['last']*6+['order'] and {o[2] for o in rows[7:]}=={'own'}
+    for a,b in zip(runs, runs[1:]): assert a.on<b.on and len(b.on-a.on-{'label','scores'})==1
+    assert not runs[0].on and runs[-1].on==ladder.ALL
+
+def test_epochs_of_the_stages():
+    for start in ('random','all','frozen','unfreezing'):
+        run = ladder.Run('bccd', ladder.ALL, (), start=start)
+        for n in range(1,30): assert sum(e for _,e,_ in ladder.plan(run, n))==n
+    assert [f for f,*_ in ladder.plan(run, 10)]==[2,1,0]
+
+@pytest.fixture(scope='module')
+def small(tmp_path_factory):
+    "The same ladder on few and small images"
+    was = ladder.WORK,dict(ladder.SETS['shapes'])
+    ladder.WORK = tmp_path_factory.mktemp('ladder')
+    ladder.SETS['shapes'].update(size=64, bs=4)
+    yield ladder.splits.__wrapped__('shapes', 8)
+    ladder.WORK = was[0]
+    ladder.SETS['shapes'].update(was[1])
+
+@pytest.mark.parametrize('run', ladder.rungs(), ids=lambda r: r.rows[0][0])
+def test_rungs_train(run, small, capsys):
+    learn,_ = ladder.make_learner(run, small, 1)
+    before  = learn.model.head.state_dict()
+    before  = {k:v.clone() for k,v in before.items()}
+    with learn.no_bar(), learn.no_logging(): ladder.fit(run, learn, 1)
+    after = learn.model.head.state_dict()
+    assert all(v.isfinite().all() for v in after.values()) and any((v!=before[k]).any() for k,v in after.items())
+    found = ladder.measure(learn, small[1])
+    assert set(found)==set(ladder.WAYS) and all(0<=o.voc12<=1 for o in found.values())
+    if len(run.on) in (0,len(ladder.ALL)): close(found['own'].voc12, learn.evaluate(progress=False).voc12)   # one protocol
+    if len(run.on)<6: assert bool(check_alignment(learn.model, 128))==({'aligned','axes'}<=run.on)           # at 64 px all maps have one cell
+
+def test_the_top_is_the_default(small):
+    top = ladder.rungs()[-1]
+    learn,_ = ladder.make_learner(top, small, 1)
+    ours    = ssd_learner(learn.dls, 'resnet18', pretrained=False)
+    assert ladder.package_args(top.on)=={} and learn.model.config==ours.model.config and learn.opt_func is ours.opt_func is fused_adamw
+    assert type(learn.loss_func) is SSDLoss
+    same = lambda o: {k:v for k,v in vars(o.loss_func).items() if not k.startswith('_') and k!='model'}
+    assert same(learn)==same(ours)
+    assert repr(learn.dls.after_item)!=repr(ladder.make_dls(ladder.rungs()[-2], small).after_item)
+
+def test_a_stopped_ladder_goes_on(tmp_path, monkeypatch, capsys):
+    "Rows are kept one run at a time; what is there is not measured again; another budget is refused"
+    out,done = tmp_path/'rows.json',[]
+    def climb(run, s, budget, n):
+        done.append((run.rows[0][0], s))
+        if len(done)==3: raise KeyboardInterrupt
+        way = dict(voc12=0.5, coco=0.2)
+        return [dict(data=run.data, rung=o[0], seed=s, **way, way=o[2], ways=dict(own=way), seconds=1., epochs=1, budget=budget, n=n) for o in run.rows]
+    monkeypatch.setattr(ladder, 'climb', climb)
+    monkeypatch.setattr(sys, 'argv', ['ladder.py', '--only', 'shapes', '--out', str(out)])
+    with pytest.raises(KeyboardInterrupt): ladder.main()
+    assert [o['rung'] for o in json.loads(out.read_text())]==['seed','iou']
+    ladder.main()
+    assert done[2:4]==[('background',1)]*2 and len(done)==1+2*len(ladder.rungs()) and out.with_suffix('.png').exists()
+    monkeypatch.setattr(sys, 'argv', [*sys.argv, '--budget', '3', '--again'])
+    with pytest.raises(SystemExit, match='another --budget'): ladder.main()
