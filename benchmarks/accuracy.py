@@ -150,12 +150,19 @@ def measured(dets, records, vocab, r):
     from ssd_fastai.metrics import evaluate_detections
     return evaluate_detections(dets, records, vocab, source=r['model'], **EVAL)
 
+def has_bf16():
+    "Is bfloat16 worth a try here? A peer then takes it if its own steps are faster so"
+    import torch
+    from ssd_fastai.training import choose_precision
+    return choose_precision('auto', torch.device('cuda' if torch.cuda.is_available() else 'cpu')) == 'bf16'
+
 def run_torchvision(splits, vocab, r, budget, seed, out):
     import torch, peer_torchvision as tv
     torch.manual_seed(seed)
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     model = tv.build(r['model'], len(vocab), r['size'], **EVAL)
-    log = tv.train(model, tv.Cache(splits['train'], vocab, tv.AUGMENT[r['augment']]()), r['bs'], r['lr'], r['opt'], device=device, **budget)
+    ds  = tv.Cache(splits['train'], vocab, tv.AUGMENT[r['augment']]())
+    log = tv.train(model, ds, r['bs'], r['lr'], r['opt'], device=device, bf16=has_bf16(), **budget)
     found = {o:tv.found(model, splits[o], vocab, device) for o in ('val', 'test')}
     return dict(log, weights='none'), {o:measured(d, splits[o], vocab, r) for o,d in found.items()}
 
@@ -190,10 +197,8 @@ def yolo_data(splits, vocab, out):
     return out/'data.yaml'
 
 def run_yolo(splits, vocab, r, budget, seed, out, python=None):
-    import torch
     from ssd_fastai.cli import read_detections
-    amp = 'bf16' if torch.cuda.is_available() else False   # on a CPU bfloat16 takes it seven times as long
-    job = dict(amp=amp, out=str(out), data=str(yolo_data(splits, vocab, out/'data')), names=vocab[1:], seed=seed,
+    job = dict(bf16=has_bf16(), out=str(out), data=str(yolo_data(splits, vocab, out/'data')), names=vocab[1:], seed=seed,
                **{'seconds':None, 'epochs':None, **budget},
                files={o:[str(x.file) for x in splits[o]] for o in ('val', 'test')}, **{k:r[k] for k in ('model', 'size', 'bs')}, **EVAL)
     (out/'job.json').write_text(json.dumps(job))
