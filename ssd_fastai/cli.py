@@ -158,6 +158,7 @@ def _part(path):
     with open(tmp, 'w', encoding='utf-8', newline='') as f: yield f
     tmp.replace(path)
 
+# %% ../nbs/31_cli.ipynb #6c030b06
 def _write_json(path, o):
     with _part(path) as f: json.dump(o, f, indent=1)
 
@@ -243,6 +244,7 @@ def _open_or_error(file):
     try: return load_image(file)
     except (ValueError, OSError) as e: return e
 
+# %% ../nbs/31_cli.ipynb #423912b9
 def _detect_files(det, files, bs=16):
     "(file, its `Detections` or the error that it gave), in order; `bs` images go through the model together"
     files = iter(files)
@@ -263,6 +265,7 @@ def _json_list(path):
         try: yield add
         finally: f.write('\n]\n' if n else '[]\n')
 
+# %% ../nbs/31_cli.ipynb #dd4e3bca
 @contextmanager
 def _csv_table(path):
     "A function that writes the rows of `Detections` into a CSV file, as `to_df` has them"
@@ -274,9 +277,11 @@ def _csv_table(path):
 # %% ../nbs/31_cli.ipynb #6acf8e18
 def _coco_rows(d, i): return [{**o, 'category_name':n} for o,n in zip(d.to_coco(i), d.names)]
 
+# %% ../nbs/31_cli.ipynb #723b187f
 def _write_voc(d, path):
     with _part(path) as f: f.write(d.to_voc())
 
+# %% ../nbs/31_cli.ipynb #fc979e76
 def _outputs(stack, json, csv, voc, draw):
     "Functions of `Detections`, number of the image and name to write under: one for each thing asked for"
     outs = []
@@ -384,6 +389,7 @@ def rank_world()->tuple:
     "(number of this process, how many there are) as `torchrun` tells them; (0, 1) without it"
     return int(os.environ.get('RANK', 0)), max(1, int(os.environ.get('WORLD_SIZE', 1)))
 
+# %% ../nbs/31_cli.ipynb #cd534eb7
 def my_share(
     items, # anything in an order that all processes see alike
 )->list:   # of (number in `items`, item)
