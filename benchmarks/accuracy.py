@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from statistics import mean
 
-from bccd import DATA as BCCD, ROOT, machine
+from bccd import DATA as BCCD, ROOT, machine, write
 
 WORK,RESULTS = ROOT/'runs'/'accuracy',ROOT/'benchmarks'/'results'
 EVAL = dict(score=0.01, overlap=0.5, top_k=200)
@@ -251,12 +251,6 @@ def table(rows):
                                  *(spread(of(s, f)) for s in ('val', 'test') for f in ('voc12', 'coco')), f'{len(g)} |'])]
         text += ['']
     return '\n'.join(text)
-
-def write(path, text):
-    "A whole file or none"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_suffix('.part').write_text(text)
-    os.replace(path.with_suffix('.part'), path)
 
 def key(o): return o['system'], o['data'], words(o['budget']), o['seed'], o['machine']
 

@@ -21,6 +21,12 @@ def machine():
     wide = next((name for flag,name in (('avx512_bf16','AVX-512 with bfloat16'), ('avx512f','AVX-512'), ('avx2','AVX2')) if flag in line('flags').split()), '')
     return f"{os.cpu_count()} cores of {line('model name') or platform.processor()}" + (f', {wide}' if wide else '')
 
+def write(path, text):
+    "A whole file or none"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_suffix('.part').write_text(text)
+    os.replace(path.with_suffix('.part'), path)
+
 def readme_lines():
     "Lines of the README that train on BCCD"
     return [l for l in (ROOT/'README.md').read_text().splitlines() if l.startswith('ssd-train') and 'BCCD' in l]
@@ -61,6 +67,6 @@ if __name__ == '__main__':
         if words and not any(w in line for w in words): continue
         name = re.search(r'--out \S*?([^/\s]+)(\s|$)', line)[1]
         done[name] = measure(line)
-        RESULTS.write_text(json.dumps(done, indent=1) + '\n')
+        write(RESULTS, json.dumps(done, indent=1) + '\n')
         print(name, {k:done[name][k] for k in ('seconds', 'val_voc12', 'test_voc12', 'test_coco')})
     picture('runs/bccd-lite0' if (WORK/'runs/bccd-lite0').exists() else 'runs/bccd-resnet18')

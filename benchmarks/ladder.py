@@ -19,7 +19,7 @@ import fastai, torch, torchvision
 from fastai.vision.all import Adam, Callback, CancelFitException, CancelValidException, defaults, set_seed
 from torchvision.transforms.v2 import RandomHorizontalFlip
 
-from bccd import DATA, ROOT, machine
+from bccd import DATA, ROOT, machine, write
 from seed import SeedLoss, SeedOutConv, SeedRecipe, seed_detections
 from ssd_fastai import __version__
 from ssd_fastai.anchors import DEFAULT_RECIPE, SEED_RECIPE
@@ -225,10 +225,7 @@ def keep(out, rows):
     order = {(r.data,name):i for i,(r,name) in enumerate((r,o[0]) for r in [*rungs(),*cells()] for o in r.rows)}
     new  = {(o['data'],o['rung'],o['seed']):o for o in [*read_rows(out), *rows]}
     rows = sorted(new.values(), key=lambda o: (order.get((o['data'],o['rung']), 999), o['seed']))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_suffix('.part')
-    part.write_text(json.dumps(rows, indent=1)+'\n')
-    part.replace(out)
+    write(out, json.dumps(rows, indent=1)+'\n')
 
 # ---- the picture
 

@@ -121,9 +121,8 @@ def leave_processes():
 def of_all(x)->list:
     "`x` of every process, in the order of their ranks"
     if num_distrib() <= 1: return [x]
-    res = [None]*num_distrib()
-    torch.distributed.all_gather_object(res, x)
-    return res
+    from ssd_fastai.distributed import gather   # needs accelerate, which several processes have
+    return gather(x)
 
 def by_first(f, *args):
     "What `f` gives the first process, for all of them; its `ValueError` ends them all, and is told once"
@@ -291,10 +290,10 @@ def _fit_stages(learn, run, stages, state):
     for i,(frozen,epochs,lr) in enumerate(stages):
         if i < first or not epochs: continue
         here = state if state and i == first else None
+        at   = here['epoch'] if here else 0
         learn.freeze_to(frozen)
         run.say(f'stage {i+1} of {len(stages)}: {epochs} epochs, {"body frozen" if frozen else "everything trains"}')
-        learn.fit_one_cycle(epochs, lr, start_epoch=here['epoch'] if here else 0, 
-                            cbs=[AverageWeights(), FiniteLoss(len(run.history) - (here['epoch'] if here else 0)), Checkpoint(run, i, here)])
+        learn.fit_one_cycle(epochs, lr, start_epoch=at, cbs=[AverageWeights(), FiniteLoss(len(run.history)-at), Checkpoint(run, i, here)])
 
 # %% ../nbs/28_training.ipynb #607139ad
 def _choose_threshold(learn, run, ev):
