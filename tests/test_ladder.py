@@ -102,7 +102,7 @@ def test_each_rung_changes_one_thing():
     runs = ladder.rungs()
     rows = [o for r in runs for o in r.rows]
     assert [o[0] for o in rows]==['seed', *ladder.NAMES]
-    assert [o[2] for o in rows[:7]]==['last']*6+['order'] and {o[2] for o in rows[7:]}=={'own'}
+    assert [o[2] for o in rows[:11]]==['last']*10+['order'] and {o[2] for o in rows[11:]}=={'own'}
     for a,b in zip(runs, runs[1:]): assert a.on<b.on and len(b.on-a.on-{'label','scores'})==1
     assert not runs[0].on and runs[-1].on==ladder.ALL
 
