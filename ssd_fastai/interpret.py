@@ -203,7 +203,7 @@ def plot_mistakes(self:DetectionInterpretation,
 @patch
 def plot_class(self:DetectionInterpretation,
     name,   # class name
-    n=5,    # at most so many of each kind, a row a kind
+    n=5,    # at most so many of each kind, and cut-outs a row
 ): # the figure
     "Hits, false alarms and missed objects of one class as cut-outs. ValueError for an unknown class, or one that is neither there nor seen"
     if name not in self.ev.rows: raise ValueError(f'class {name!r} is not in the vocabulary: give one of {", ".join(self.ev.rows)}')
