@@ -151,6 +151,7 @@ def _part(path):
     with open(tmp, 'w', encoding='utf-8', newline='') as f: yield f
     tmp.replace(path)
 
+# %% ../nbs/31_cli.ipynb #ba810cd4
 def _write_json(path, o):
     with _part(path) as f: json.dump(o, f, indent=1)
 
@@ -236,6 +237,7 @@ def _open_or_error(file):
     try: return load_image(file)
     except (ValueError, OSError) as e: return e
 
+# %% ../nbs/31_cli.ipynb #cf633982
 def _detect_files(det, files, bs=16):
     "(file, its `Detections` or the error that it gave), in order; `bs` images go through the model together"
     files = iter(files)
@@ -256,6 +258,7 @@ def _json_list(path):
         try: yield add
         finally: f.write('\n]\n' if n else '[]\n')
 
+# %% ../nbs/31_cli.ipynb #afd22129
 @contextmanager
 def _csv_table(path):
     "A function that writes the rows of `Detections` into a CSV file, as `to_df` has them"
@@ -267,9 +270,11 @@ def _csv_table(path):
 # %% ../nbs/31_cli.ipynb #6acf8e18
 def _coco_rows(d, i): return [{**o, 'category_name':n} for o,n in zip(d.to_coco(i), d.names)]
 
+# %% ../nbs/31_cli.ipynb #a2bd9750
 def _write_voc(d, path):
     with _part(path) as f: f.write(d.to_voc())
 
+# %% ../nbs/31_cli.ipynb #b8a9046f
 def _outputs(stack, json, csv, voc, draw):
     "Functions of `Detections`, number of the image and name to write under: one for each thing asked for"
     outs = []
