@@ -325,6 +325,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'ssd_fastai.doctor._from_note': ('doctor.html#_from_note', 'ssd_fastai/doctor.py'),
                                    'ssd_fastai.doctor._gather': ('doctor.html#_gather', 'ssd_fastai/doctor.py'),
                                    'ssd_fastai.doctor._hist': ('doctor.html#_hist', 'ssd_fastai/doctor.py'),
+                                   'ssd_fastai.doctor._ious': ('doctor.html#_ious', 'ssd_fastai/doctor.py'),
                                    'ssd_fastai.doctor._lines': ('doctor.html#_lines', 'ssd_fastai/doctor.py'),
                                    'ssd_fastai.doctor._look': ('doctor.html#_look', 'ssd_fastai/doctor.py'),
                                    'ssd_fastai.doctor._lost': ('doctor.html#_lost', 'ssd_fastai/doctor.py'),

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Finding', 'DatasetReport', 'check_dataset']
 
-# %% ../nbs/12_doctor.ipynb #967d9b43
+# %% ../nbs/12_doctor.ipynb #7f8b53b6
 import hashlib, json, os, re
 from collections import Counter, namedtuple
 from dataclasses import asdict, dataclass
@@ -16,10 +16,10 @@ import numpy as np, torch
 from fastcore.basics import patch
 from PIL import Image
 
-from .boxes import MAX_PIXELS, _from_pil, _open, as_hw, box_iou, image_size, label_color
+from .boxes import MAX_PIXELS, _from_pil, _open, as_hw, label_color
 from .readers import IMG_EXTS, _coco_args, _coco_jobs, _each, _images, _many, _record, _voc_args, _voc_jobs
 
-# %% ../nbs/12_doctor.ipynb #39934dde
+# %% ../nbs/12_doctor.ipynb #2c7ed5e6
 _KINDS = { # kind → does it harm?, cure
     'image not found':          (True,  'add it, or take it out of the list'),
     'unreadable image':         (True,  'fetch it again, or take it out of the split'),
@@ -48,7 +48,7 @@ _KINDS = { # kind → does it harm?, cure
     'annotation without image': (False, 'add the image, or take it away'),
 }
 
-# %% ../nbs/12_doctor.ipynb #e5891f5d
+# %% ../nbs/12_doctor.ipynb #7e5096d0
 @dataclass(frozen=True)
 class Finding:
     "One thing that is wrong with a data set, or worth knowing"
@@ -63,13 +63,13 @@ class Finding:
         which = '' if self.object is None else f' object {self.object}'
         return f'{self.file}{which}{f" ({self.name})" if self.name else ""}: {self.reason}'
 
-# %% ../nbs/12_doctor.ipynb #75b3fd21
+# %% ../nbs/12_doctor.ipynb #87a023b9
 def _finding(kind, file, reason, obj=None, name='', harms=None, cure=None):
     "A `Finding` with what its kind says of harm and cure, unless told otherwise"
     bad,todo = _KINDS[kind]
     return Finding(kind, 'harms' if (bad if harms is None else harms) else 'note', str(file), obj, name, reason, cure or todo)
 
-# %% ../nbs/12_doctor.ipynb #6f844ba2
+# %% ../nbs/12_doctor.ipynb #d130a842
 def _told(e, *files):
     "Reason and cure in the message of an error about one of `files`"
     msg = ' '.join(str(e).split())
@@ -77,10 +77,10 @@ def _told(e, *files):
     found = re.fullmatch(r'(.*)[:;] (.*)', msg)
     return found.groups() if found else (msg, None)
 
-# %% ../nbs/12_doctor.ipynb #bc34235b
+# %% ../nbs/12_doctor.ipynb #69d4d761
 _Look = namedtuple('_Look', 'size orient digest thumb') # (h,w) upright, EXIF's orientation 1–8, of the bytes, [16,16] uint8
 
-# %% ../nbs/12_doctor.ipynb #49d102b1
+# %% ../nbs/12_doctor.ipynb #111f8606
 def _look(file):
     "What an image file shows, decoded to the last byte. ValueError where `load_image` would raise one"
     with _open(file, MAX_PIXELS) as im:
@@ -94,11 +94,11 @@ def _look(file):
     digest = hashlib.blake2b(Path(file).read_bytes(), digest_size=16).digest()
     return _Look((w,h) if turned else (h,w), orient if orient in range(1,9) else 1, digest, np.asarray(small.resize((16,16), Image.BILINEAR, box=box)))
 
-# %% ../nbs/12_doctor.ipynb #1fdcc8f8
+# %% ../nbs/12_doctor.ipynb #669258c3
 _NOTES = {'with inverted corners':'inverted box', 'without area':'empty box', 'outside their image':'box outside', 'reaching out of their image':'box reaches out',
           'of another size than stated':'wrong size'}   # a reader's reason → kind
 
-# %% ../nbs/12_doctor.ipynb #658f5987
+# %% ../nbs/12_doctor.ipynb #fddb2a4b
 class _Picture:
     "An image of one or more splits, and what is found in it"
     def __init__(self, file, ann, args, root, split):
@@ -115,7 +115,7 @@ class _Picture:
 
 def _rel(file, root): return Path(os.path.relpath(file, root)).as_posix()
 
-# %% ../nbs/12_doctor.ipynb #66b4f2fd
+# %% ../nbs/12_doctor.ipynb #cfb1742b
 def _examine(o, size):
     "Read a `_Picture` and its annotation, and note what is wrong with either; `size`: (h,w) it is trained at"
     if not o.file.is_file(): return o.fault('image not found', f'{o.file} is not there', file=_rel(o.file, o.root))
@@ -130,7 +130,7 @@ def _examine(o, size):
         _crowding(o)
         _tiny(o, size)
 
-# %% ../nbs/12_doctor.ipynb #48766065
+# %% ../nbs/12_doctor.ipynb #0f15de29
 def _read(o, file, objs, where, stated, *_):
     "The record of picture `o`, as a reader would make it"
     before = {b.i: list(b.box) for b in objs}
@@ -138,7 +138,7 @@ def _read(o, file, objs, where, stated, *_):
         if b.raw!=b.name: o.add('spaces about a name', f'{b.raw!r}', b)
     if stated and min(stated)<=0: o.add('no size stated', f'the annotation states {stated[0]}×{stated[1]}')
     if o.look.orient>1: o.add('EXIF turn', _turned(o.look, stated))
-    o.record,notes = _record(file, objs, where, stated)
+    o.record,notes = _record(file, objs, where, stated, size=o.look.size, orient=o.look.orient)
     o.objs = [b for b in objs if not b.flat and b.box]
     for n in notes: _from_note(o, n, before, {b.i: b for b in objs})
 
@@ -146,7 +146,7 @@ def _turned(look, stated):
     how = 'turned with the picture, as the annotation states the size of the raw one' if stated==look.size[::-1]!=look.size else 'taken as drawn on the upright picture'
     return f'orientation {look.orient}; the boxes are {how}'
 
-# %% ../nbs/12_doctor.ipynb #19529cca
+# %% ../nbs/12_doctor.ipynb #356cba0c
 def _from_note(o, note, before, objs):
     "A reader's note as a finding on picture `o`"
     kind,(h,w),b = _NOTES.get(note.why),o.look.size,before.get(note.obj)
@@ -162,16 +162,23 @@ def _lost(b, inside):
     area = lambda o: (o[2]-o[0])*(o[3]-o[1])
     return 1-area(inside)/area(b) if inside else 1.
 
-# %% ../nbs/12_doctor.ipynb #4c779f5b
+# %% ../nbs/12_doctor.ipynb #64d73052
+def _ious(b):
+    "[N,N] of boxes [N,4] that have an area; for the few boxes of one image numpy is much quicker than torch"
+    wh = (np.minimum(b[:,None,2:], b[None,:,2:]) - np.maximum(b[:,None,:2], b[None,:,:2])).clip(0)
+    area,inter = (b[:,2:]-b[:,:2]).prod(-1),wh.prod(-1)
+    return inter/(area[:,None]+area-inter)
+
+# %% ../nbs/12_doctor.ipynb #d7f7b560
 def _crowding(o):
     "Boxes of picture `o` that lie on one another"
     if len(o.objs)<2: return
-    pairs = (box_iou(o.record.boxes, o.record.boxes)>=0.95).triu(1).nonzero().tolist()
+    pairs = np.argwhere(np.triu(_ious(o.record.boxes.numpy())>=0.95, 1))
     for a,b in ((o.objs[i],o.objs[j]) for i,j in pairs):
         same = a.name==b.name
         o.add('duplicate box' if same else 'two classes on one box', f'in the same place as object {a.i}{"" if same else f", {a.name!r}"}', b)
 
-# %% ../nbs/12_doctor.ipynb #304cfdfa
+# %% ../nbs/12_doctor.ipynb #ff7e8686
 _TINY = 8   # pixels
 def _sides(record, size):
     "[N,2] width and height of the boxes when the image is resized to `size` (h,w), in pixels"
@@ -182,7 +189,7 @@ def _tiny(o, size):
     for b,(w,h),hard in zip(o.objs, _sides(o.record, size), o.record.difficult.tolist()):
         if (w*h)**0.5<_TINY and not hard: o.add('tiny object', f'{w:.1f}×{h:.1f} pixels at the training size {size[0]}×{size[1]}', b)
 
-# %% ../nbs/12_doctor.ipynb #fe2323ba
+# %% ../nbs/12_doctor.ipynb #d0b1b6aa
 def _plain(name): return re.sub(r'[\s_-]+', '', name).casefold()
 
 def _spellings(pics):
@@ -197,14 +204,14 @@ def _spellings(pics):
         if n!=main: where[n][0].add('two spellings', f'{n!r} in {_many(count[n],"object")}, this one first, {main!r} in {count[main]:,}', where[n][1])
     return {n: best[_plain(n)] for n in count}
 
-# %% ../nbs/12_doctor.ipynb #8e8b266d
+# %% ../nbs/12_doctor.ipynb #4faa11ab
 _RARE = 10   # objects
 def _class_counts(pics, split, main):
     "Counter of the objects of a split that are not difficult, and of all, by their main spelling"
     rows = [(main[n],hard) for o in pics if split in o.splits and o.record for n,hard in zip(o.record.names, o.record.difficult.tolist())]
     return Counter(n for n,hard in rows if not hard),Counter(n for n,_ in rows)
 
-# %% ../nbs/12_doctor.ipynb #175ace61
+# %% ../nbs/12_doctor.ipynb #8751c76b
 def _classes(pics, splits, main):
     "Findings on classes that are unknown, rare, or not measured"
     (train,*rest),found = splits,[]
@@ -220,7 +227,7 @@ def _classes(pics, splits, main):
         if none:    found.append(_finding('rare class', none[0], 'no object to be measured by: its AP will be NaN', name=n))
     return found
 
-# %% ../nbs/12_doctor.ipynb #aeb32b1f
+# %% ../nbs/12_doctor.ipynb #8f26d6a3
 def _alike(thumbs, ratios, rows=512):
     "Pairs i<j of thumbnails [N,16,16] that show the same picture; `ratios` [N]: width over height of the images"
     x = torch.as_tensor(np.asarray(thumbs), dtype=torch.float32)
@@ -235,7 +242,7 @@ def _alike(thumbs, ratios, rows=512):
             out += zip(i[ok].tolist(), j[ok].tolist())
     return out
 
-# %% ../nbs/12_doctor.ipynb #6f35f077
+# %% ../nbs/12_doctor.ipynb #5836d264
 def _copies(pics):
     "Findings on images of the same bytes or the same picture"
     pics = [o for o in pics if o.look]
@@ -254,7 +261,7 @@ def _copy(a, b, what):
     kind = 'same image twice' if a.splits==b.splits else 'same image in two splits'
     b.found.append(_finding(kind, _rel(b.file, b.root), f'in {" and ".join(b.splits)}: {what} as {_rel(a.file, a.root)} in {" and ".join(a.splits)}'))
 
-# %% ../nbs/12_doctor.ipynb #80517d65
+# %% ../nbs/12_doctor.ipynb #090f0b84
 def _strays(path, pics):
     "Findings on images without annotation and annotations without image, which no list names"
     if any(o.ann.suffix=='.json' for o in pics):
@@ -270,7 +277,7 @@ def _strays(path, pics):
         found += [_finding('annotation without image', _rel(xmls[k], path), 'JPEGImages has no image of this name') for k in sorted(xmls) if k not in imgs]
     return found
 
-# %% ../nbs/12_doctor.ipynb #87899da7
+# %% ../nbs/12_doctor.ipynb #0e7452d7
 class DatasetReport:
     "What `check_dataset` found. `ok`: nothing harms; `problems`: all `Finding`s, those that harm first; `splits`: {name: counts}"
     def __init__(self, path, size, splits, problems, boxes):
@@ -296,7 +303,7 @@ class DatasetReport:
 
     def __repr__(self): return self.summary()
 
-# %% ../nbs/12_doctor.ipynb #63f03be1
+# %% ../nbs/12_doctor.ipynb #ecd407c8
 def _verdict(o):
     k,n = len(o.harms),len(o.problems)-len(o.harms)
     return f'{_many(k,"finding")} would harm training' if k else 'nothing that would harm training', f'{_many(n,"note")}'
@@ -308,7 +315,7 @@ def _lines(o, n):
     if len(o)>n: yield f'         … and {len(o)-n:,} more'
     yield f'       → {o[0].cure}'
 
-# %% ../nbs/12_doctor.ipynb #6d518bce
+# %% ../nbs/12_doctor.ipynb #f5b11255
 @patch
 def summary(self:DatasetReport,
     n=3, # findings of each kind that are named
@@ -319,7 +326,7 @@ def summary(self:DatasetReport,
     for o in self.problems: groups.setdefault((o.severity, o.kind), []).append(o)
     return '\n'.join([f'{self.path}: {"; ".join(counts)}', *(l for g in groups.values() for l in _lines(g, n)), ', '.join(_verdict(self))])
 
-# %% ../nbs/12_doctor.ipynb #aedad3d8
+# %% ../nbs/12_doctor.ipynb #3228c44c
 def _pictures(path, split, name, found):
     "The `_Picture`s of a split; faults of its list go to `found`"
     faults,notes = [],[]
@@ -333,7 +340,7 @@ def _pictures(path, split, name, found):
     found += [_finding('listed twice', name, f'{o.file} is listed more than once') for o in notes]
     return [_Picture(*o, path, name) for o in jobs]
 
-# %% ../nbs/12_doctor.ipynb #68313922
+# %% ../nbs/12_doctor.ipynb #c0fd6d3b
 def _gather(path, splits, found):
     "{file: `_Picture`} of all splits; an image of two splits is one picture"
     pics = {}
@@ -345,14 +352,14 @@ def _gather(path, splits, found):
             found.append(_finding('same image in two splits', _rel(o.file, path), f'listed in {" and ".join(old.splits)}'))
     return pics
 
-# %% ../nbs/12_doctor.ipynb #26a26677
+# %% ../nbs/12_doctor.ipynb #9d60c4e7
 def _parse_splits(splits):
     "{name: split} of those that are given; 'a,b' is a list"
     names = [(','.join(map(str, s)) if isinstance(s, (list,tuple)) else str(s)) for s in splits if s]
     if len({*names})<len(names): raise ValueError(f'one split is given twice ({", ".join(names)}): name each once')
     return {n: n if n.endswith('.json') or ',' not in n else n.split(',') for n in names}
 
-# %% ../nbs/12_doctor.ipynb #e76d5f55
+# %% ../nbs/12_doctor.ipynb #dd213f65
 def check_dataset(
     path,          # a VOC folder, a VOCdevkit of several years, or a folder of images with COCO files for the splits
     train='train', # training split: a name, '2007/trainval' in a VOCdevkit, a list of them (or one text with commas), or a COCO file
@@ -372,7 +379,7 @@ def check_dataset(
     found += _strays(path, pics)
     return DatasetReport(path, size, _split_counts(pics, splits, main), [f for o in pics for f in o.found]+found, _boxes_of(pics, size))
 
-# %% ../nbs/12_doctor.ipynb #23682d33
+# %% ../nbs/12_doctor.ipynb #cff8751c
 def _split_counts(pics, splits, main):
     "{split: images, objects, classes}, for the report"
     count = {s: _class_counts(pics, s, main)[1] for s in splits}
@@ -385,7 +392,7 @@ def _boxes_of(pics, size):
     shown = np.concatenate([np.zeros((0,2)), *((o.boxes[:,2:]-o.boxes[:,:2]).numpy() for o in some)])
     return sides, shown[:,0]/shown[:,1]
 
-# %% ../nbs/12_doctor.ipynb #3c33d642
+# %% ../nbs/12_doctor.ipynb #11705df3
 @patch
 def show(self:DatasetReport,
     figsize=(11,2.6), # inches
@@ -401,7 +408,7 @@ def show(self:DatasetReport,
     _class_bars(axs[2], self.splits)
     return fig
 
-# %% ../nbs/12_doctor.ipynb #efd5335b
+# %% ../nbs/12_doctor.ipynb #a48f8a12
 def _hist(ax, x, title, ticks, labels=None):
     "Histogram on a doubling scale"
     if len(x): ax.hist(x, np.geomspace(min(x.min(), ticks[1]), max(x.max(), ticks[-2])*1.001, 33), color=label_color(1))
@@ -412,7 +419,7 @@ def _hist(ax, x, title, ticks, labels=None):
     ax.set_ylabel('objects', fontsize=8)
     ax.tick_params(labelsize=7)
 
-# %% ../nbs/12_doctor.ipynb #36815d1d
+# %% ../nbs/12_doctor.ipynb #5f7b00b0
 def _class_bars(ax, splits):
     "Objects of each class, the most frequent on top, one bar a split"
     names = sorted({n for o in splits.values() for n in o['classes']}, key=lambda n: sum(o['classes'].get(n, 0) for o in splits.values()))

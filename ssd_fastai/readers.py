@@ -12,7 +12,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-import torch
+import numpy as np, torch
 from PIL import Image
 from .boxes import GroundTruth,_voc_root,image_size
 
@@ -153,11 +153,11 @@ def _orientation(file):
     return o if o in range(1,9) else 1
 
 # %% ../nbs/09_readers.ipynb #7f053e0d
-def _upright(boxes, stated, file, size):
+def _upright(boxes, stated, file, size, orient=None):
     "`boxes` in the upright frame of `size`, and a doubt (why, detail) or None. `stated`: the (h,w) the annotation claims, or None"
     if not stated or min(stated)<=0: return boxes,None
     swapped = stated==size[::-1]
-    orient  = _orientation(file) if swapped or file.suffix.lower() in _EXIF else 1
+    if orient is None: orient = _orientation(file) if swapped or file.suffix.lower() in _EXIF else 1
     if swapped and orient>4 and stated!=size: return _rotate(boxes, orient, stated),None
     if stated!=size: return boxes,('of another size than stated', f'stated {stated[0]}×{stated[1]}, is {size[0]}×{size[1]}')
     if orient in (2,3,4) or (orient>4 and swapped): return boxes,('with an EXIF turn, boxes taken as drawn on the upright picture', f'orientation {orient}')
@@ -178,13 +178,13 @@ def _area_note(o, file):
     return Note('left out', why, file, o.i, o.name)
 
 # %% ../nbs/09_readers.ipynb #27ef4c23
-def _record(file, objs, where, stated=None, image_id=None):
-    "The `GroundTruth` of an image and the notes on it; `where`: the name of the annotation file"
-    size,notes = image_size(file),[]
+def _record(file, objs, where, stated=None, image_id=None, size=None, orient=None):
+    "The `GroundTruth` of an image and the notes on it; `where`: the name of the annotation file; `size`, `orient`: of the image, where known"
+    size,notes = size or image_size(file),[]
     for o in objs:
         if o.flat or o.box[2]<=o.box[0] or o.box[3]<=o.box[1]: o.flat = True; notes.append(_area_note(o, where))
     objs = [o for o in objs if not o.flat]
-    boxes,doubt = _upright([o.box for o in objs], stated, file, size)
+    boxes,doubt = _upright([o.box for o in objs], stated, file, size, orient)
     if doubt: notes.append(Note('note', doubt[0], where, name=doubt[1]))
     keep = []
     for o,b in zip(objs, boxes):
@@ -201,8 +201,8 @@ def _clip(o, b, size, where):
     h,w = size
     if b[2]<=0 or b[3]<=0 or b[0]>=w or b[1]>=h: return None,Note('left out', 'outside their image', where, o.i, o.name)
     c = [max(b[0],0.), max(b[1],0.), min(b[2],float(w)), min(b[3],float(h))]
-    f = torch.tensor(c, dtype=torch.float32)
-    if not (f[2:]>f[:2]).all(): return None,Note('left out', 'without area', where, o.i, o.name)
+    f = np.float32(c)
+    if not (f[2]>f[0] and f[3]>f[1]): return None,Note('left out', 'without area', where, o.i, o.name)
     return c, (None if c==list(b) else Note('clipped', 'reaching out of their image', where, o.i, o.name))
 
 # %% ../nbs/09_readers.ipynb #99a8e895
