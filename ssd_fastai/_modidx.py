@@ -136,6 +136,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'ssd_fastai.cli': { 'ssd_fastai.cli._by_image': ('cli.html#_by_image', 'ssd_fastai/cli.py'),
                                 'ssd_fastai.cli._call': ('cli.html#_call', 'ssd_fastai/cli.py'),
                                 'ssd_fastai.cli._categories': ('cli.html#_categories', 'ssd_fastai/cli.py'),
+                                'ssd_fastai.cli._check_result': ('cli.html#_check_result', 'ssd_fastai/cli.py'),
                                 'ssd_fastai.cli._coco_rows': ('cli.html#_coco_rows', 'ssd_fastai/cli.py'),
                                 'ssd_fastai.cli._csv_table': ('cli.html#_csv_table', 'ssd_fastai/cli.py'),
                                 'ssd_fastai.cli._demo_pictures': ('cli.html#_demo_pictures', 'ssd_fastai/cli.py'),

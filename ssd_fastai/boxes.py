@@ -34,7 +34,8 @@ def as_hw(
 # %% ../nbs/00_boxes.ipynb #fca99a23
 def _boxes(b):
     "`b` as a plain float32 tensor [...,4]; fastai's tensor subclasses end here"
-    b = b.as_subclass(Tensor) if isinstance(b, Tensor) else torch.as_tensor(np.asarray(b, dtype=np.float32))
+    try: b = b.as_subclass(Tensor) if isinstance(b, Tensor) else torch.as_tensor(np.asarray(b, dtype=np.float32))
+    except (TypeError,ValueError,OverflowError): raise ValueError('boxes hold something that is no number: give four numbers a box, x1,y1,x2,y2') from None
     if b.shape==(0,): b = b.reshape(0,4)
     if b.ndim==0 or b.shape[-1]!=4:
         raise ValueError(f'boxes have shape {tuple(b.shape)}: the last axis must be x1,y1,x2,y2')

@@ -166,17 +166,26 @@ def _write_json(path, o):
 def _key(o): return Path(str(o)).stem
 
 # %% ../nbs/31_cli.ipynb #67d05333
-def _by_image(results, records, where):
+def _check_result(o, at, known):
+    "ValueError unless `o` is one of COCO's results, of a category that is `known`"
+    from ssd_fastai.readers import _num
+    if not isinstance(o, dict) or not {'bbox','score','category_id'} <= o.keys():
+        raise ValueError(f'{at} lacks bbox, score or category_id: write COCO\'s result list')
+    b,c = o['bbox'],o['category_id']
+    if not isinstance(b, list) or len(b)!=4: raise ValueError(f'{at} has no bbox of four numbers: give x, y, width, height')
+    for v,k in zip([*b, o['score']], ('x','y','width','height','score')): _num(v if isinstance(v, (int,float)) else f'text {v}', f'{at}: {k}')
+    if isinstance(c, (bool,list,dict)) or c not in known: raise ValueError(f'{at} has the unknown category_id {str(c)[:40]!r}: the data have no such class')
+
+def _by_image(results, records, where, known):
     "COCO result records grouped by the `GroundTruth` they belong to, in the order of `records`"
     ids = {}
     for i,r in enumerate(records): ids.update({_key(r.file):i, str(r.image_id):i})
     groups = [[] for _ in records]
     for n,o in enumerate(results):
-        if not isinstance(o, dict) or not {'bbox','score','category_id'} <= o.keys():
-            raise ValueError(f'{where}: record {n} lacks bbox, score or category_id: write COCO\'s result list')
+        _check_result(o, f'{where}: record {n}', known)
         i = ids.get(_key(o.get('file_name') or ''), ids.get(str(o.get('image_id'))))
-        if i is None: raise ValueError(f'{where}: record {n} is of image {o.get("file_name") or o.get("image_id")!r}, which this split does not have')
-        groups[i].append(o)
+        if i is None: raise ValueError(f'{where}: record {n} is of image {str(o.get("file_name") or o.get("image_id"))[:100]!r}, which this split does not have')
+        groups[i].append({**o, 'image_id':records[i].image_id})   # one image may be named in two ways
     return groups
 
 # %% ../nbs/31_cli.ipynb #9867db68
@@ -188,12 +197,13 @@ def read_detections(
 )->list:           # a `Detections` a record
     "Any detector's results, as `Detections`; raises `ValueError` where a record is of no image or class of the data"
     from ssd_fastai.boxes import Detections
-    try: results = json.loads(Path(file).read_text(encoding='utf-8'))
+    try: results = json.loads(Path(file).read_text(encoding='utf-8-sig'))
     except (ValueError, RecursionError) as e: raise ValueError(f'{file}: not JSON ({e})') from None
     if not isinstance(results, list): raise ValueError(f'{file}: holds a {type(results).__name__}, not COCO\'s list of results')
     for o in results:
-        if isinstance(o, dict) and o.get('category_name') in category_ids: o['category_id'] = category_ids[o['category_name']]
-    return [Detections.from_coco(g, vocab, r.size, category_ids, file=r.file) for g,r in zip(_by_image(results, records, file), records)]
+        if isinstance(o, dict) and isinstance(o.get('category_name'), str) and o['category_name'] in category_ids: o['category_id'] = category_ids[o['category_name']]
+    groups = _by_image(results, records, file, category_ids.values())
+    return [Detections.from_coco(g, vocab, r.size, category_ids, file=r.file) for g,r in zip(groups, records)]
 
 # %% ../nbs/31_cli.ipynb #661a2aba
 def _categories(data, split, train, records):
@@ -218,6 +228,8 @@ def ssd_eval(
 ):
     "VOC07, VOC12 and COCO AP on a split, with the protocol they were measured by"
     if detections: data = model if not data else data
+    if top_k < 1: raise ValueError(f'--top_k {top_k}: give at least 1')
+    score,overlap = _share(score, '--score'),_share(overlap, '--overlap')
     if not data: raise ValueError('give a model and a data folder, or --detections FILE and a data folder')
     records = read_split(data, split)
     if detections: ev = _eval_detections(detections, data, split, train, records)

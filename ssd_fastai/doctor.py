@@ -118,7 +118,7 @@ def _rel(file, root): return Path(os.path.relpath(file, root)).as_posix()
 # %% ../nbs/12_doctor.ipynb #cfb1742b
 def _examine(o, size):
     "Read a `_Picture` and its annotation, and note what is wrong with either; `size`: (h,w) it is trained at"
-    if not o.file.is_file(): return o.fault('image not found', f'{o.file} is not there', file=_rel(o.file, o.root))
+    if not os.path.isfile(o.file): return o.fault('image not found', f'{o.file} is not there', file=_rel(o.file, o.root))
     try: o.look = _look(o.file)
     except (ValueError,OSError) as e: o.fault('unreadable image', e, file=_rel(o.file, o.root))
     faults = []
@@ -369,7 +369,7 @@ def check_dataset(
 )->DatasetReport:
     "What is wrong with a data set, where, and what to do. ValueError where there is nothing to check: no folder, no split, no COCO file"
     path,size,found = Path(path),as_hw(size),[]
-    if not path.is_dir(): raise ValueError(f'{path} is not a folder: give a VOC folder, or a folder of images with COCO files as splits')
+    if not os.path.isdir(path): raise ValueError(f'{path} is not a folder: give a VOC folder, or a folder of images with COCO files as splits')
     splits = _parse_splits([train, valid, test])
     pics = list(_gather(path, splits, found).values())
     _each(partial(_examine, size=size), pics)

@@ -357,7 +357,7 @@ def load_detector(
 )->Detector:
     "Open a detector, without fastai and without unpickling anything. Raises `ValueError` for a file that is none, damaged or hostile"
     path = Path(path)
-    if not path.is_file(): raise ValueError(f'{path}: no such file')
+    if not os.path.isfile(path): raise ValueError(f'{path}: no such file')
     if path.suffix == '.pkl':
         raise ValueError(f"{path}: a pickle may run any code; open it with fastai's load_learner if you trust it, or save with save_detector")
     if path.suffix != '.onnx': return _load_safetensors(path)

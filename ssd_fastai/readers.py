@@ -214,9 +214,9 @@ def _voc_folder(path, split):
     year,_,name = str(split).rpartition('/')
     if not name or {'..','.',''} & {*name.split('\\'), *(year.split('/') if year else ['x'])}:
         raise ValueError(f'split {split!r} is no name of a split: write train, or 2007/train in a VOCdevkit')
-    if not path.is_dir(): raise ValueError(f'{path} is not a folder: give a VOC folder (JPEGImages, Annotations, ImageSets/Main)')
+    if not os.path.isdir(path): raise ValueError(f'{path} is not a folder: give a VOC folder (JPEGImages, Annotations, ImageSets/Main)')
     roots = [path/y for y in (f'VOC{year}', year, f'VOCdevkit/VOC{year}')] if year else [path, path/'VOCdevkit']
-    roots = [o for o in roots if (o/'ImageSets').is_dir() or (o/'Annotations').is_dir()]
+    roots = [o for o in roots if os.path.isdir(o/'ImageSets') or os.path.isdir(o/'Annotations')]   # Path's own fail on a name too long
     if roots: return roots[0],name
     years = sorted(o.parent.name.removeprefix('VOC') for o in path.glob('*/ImageSets'))
     if years: raise ValueError(f'{path} has no {split!r}: it holds the years {", ".join(years)}; write e.g. {years[0]}/{name}')
@@ -226,7 +226,7 @@ def _voc_folder(path, split):
 def _split_lines(folder, name):
     "The lines of ImageSets/Main/`name`.txt"
     file = folder/'ImageSets'/'Main'/f'{name}.txt'
-    if not file.is_file():
+    if not os.path.isfile(file):
         have = ', '.join(sorted(o.stem for o in file.parent.glob('*.txt'))[:12]) or 'none'
         raise ValueError(f'{file} is missing; splits there: {have}; write one image name a line, without extension')
     try: lines = file.read_text(encoding='utf-8-sig').splitlines()
@@ -319,7 +319,7 @@ def read_voc(
 def _load_json(file):
     "The parts of a COCO file, checked for their shape"
     file = Path(file)
-    if not file.is_file(): raise ValueError(f'{file} is missing: give a JSON file in COCO\'s format')
+    if not os.path.isfile(file): raise ValueError(f'{file} is missing: give a JSON file in COCO\'s format')
     try: d = json.loads(file.read_text(encoding='utf-8-sig'))
     except (ValueError,RecursionError,OSError) as e:
         raise ValueError(f'{file} is not readable JSON ({" ".join(str(e).split())[:80]}): write it again') from None
@@ -367,7 +367,7 @@ def _coco_size(img, file):
 def _coco_jobs(root, file, faults=None):
     "What `_coco_args` takes of each image of a COCO file, and {category: id}"
     d = _load_json(file)
-    if not root.is_dir(): raise ValueError(f'{root} is not a folder: give the folder of the images that {file} names')
+    if not os.path.isdir(root): raise ValueError(f'{root} is not a folder: give the folder of the images that {file} names')
     imgs,cats = _by_id(d['images'], 'images', 'file_name', file),_by_id(d['categories'], 'categories', 'name', file)
     if not imgs: raise ValueError(f'{file} is an empty split: its list of images is empty')
     paths = {k: _guard(faults, None, _inside, root, o['file_name'], f'{file}: image {k}') for k,o in imgs.items()}
@@ -418,6 +418,8 @@ def _df_object(r, at):
     "The object of a row, or None for a row that only names its image"
     import pandas as pd
     vals = [r[k] for k in ('label','x1','y1','x2','y2')]
+    odd  = [type(v).__name__ for v in (*vals, r.get('difficult')) if not pd.api.types.is_scalar(v)]
+    if odd: raise ValueError(f'{at} holds a {odd[0]} where a name, a number or a flag belongs: write one')
     none = [v is None or bool(pd.isna(v)) or (isinstance(v, str) and not v.strip()) for v in vals]
     if all(none): return None
     if any(none): raise ValueError(f'{at} has some of label, x1, y1, x2, y2 but not all: fill them, or empty them all for an image without objects')
