@@ -239,9 +239,12 @@ def ssd_eval(
 
 # %% ../nbs/31_cli.ipynb #a2204e82
 def _load(model):
-    "A `Detector` from a file"
+    "A `Detector` from a file, on this process's GPU where there is one"
+    import torch
     from ssd_fastai.export import load_detector
-    return load_detector(model)
+    det,n = load_detector(model),torch.cuda.device_count()
+    if n and hasattr(det.model, 'to'): det.model.to(f'cuda:{int(os.environ.get("LOCAL_RANK", 0)) % n}')
+    return det
 
 # %% ../nbs/31_cli.ipynb #3f633699
 def _eval_detections(file, data, split, train, records):
@@ -294,18 +297,24 @@ def _write_voc(d, path):
     with _part(path) as f: f.write(d.to_voc())
 
 # %% ../nbs/31_cli.ipynb #fc979e76
-def _outputs(stack, json, csv, voc, draw):
-    "Functions of `Detections`, number of the image and name to write under: one for each thing asked for"
+def _own_files(voc, draw):
+    "Functions of `Detections` and a name to write under, for what each image has a file of"
+    outs = []
+    if voc:  outs.append(lambda d,name: _write_voc(d, Path(voc)/f'{name}.xml'))
+    if draw: outs.append(lambda d,name: _save_figure(d.show().figure, Path(draw)/f'{name}.png'))
+    return outs
+
+# %% ../nbs/31_cli.ipynb #8c80811d
+def _one_file(stack, json, csv, say):
+    "Functions of `Detections` and the number of the image, for what all images go into"
     outs = []
     if json:
         add = stack.enter_context(_json_list(json))
-        outs.append(lambda d,i,name: add(_coco_rows(d, i)))
+        outs.append(lambda d,i: add(_coco_rows(d, i)))
     if csv:
         row = stack.enter_context(_csv_table(csv))
-        outs.append(lambda d,i,name: row(d))
-    if voc:  outs.append(lambda d,i,name: _write_voc(d, Path(voc)/f'{name}.xml'))
-    if draw: outs.append(lambda d,i,name: _save_figure(d.show().figure, Path(draw)/f'{name}.png'))
-    if not (json or csv or voc): outs.append(lambda d,i,name: print(f'{d.file}: {d}'))
+        outs.append(lambda d,i: row(d))
+    if say: outs.append(lambda d,i: print(f'{d.file}: {d}'))
     return outs
 
 # %% ../nbs/31_cli.ipynb #a057b567
@@ -317,6 +326,18 @@ def _output_names(files):
         while name.casefold() in seen: i += 1; name = f'{f.stem}-{i}'
         seen.add(name.casefold())
         yield name
+
+# %% ../nbs/31_cli.ipynb #032660cd
+def _find(det, files, outs):
+    "(number from 1, `Detections` or error) of each file that falls to this process; `outs` are called on the way"
+    from fastprogress.fastprogress import progress_bar
+    mine  = my_share(zip(files, _output_names(files)))
+    found = _detect_files(det, [f for _,(f,_) in mine])
+    if not rank_world()[0]: found = progress_bar(found, total=len(mine), leave=False)
+    for (i,(_,name)),(_,d) in zip(mine, found):
+        if not isinstance(d, Exception):
+            for out in outs: out(d, name)
+        yield i+1, d
 
 # %% ../nbs/31_cli.ipynb #1b7ed96a
 @console(pos=('model',))
@@ -330,16 +351,19 @@ def ssd_predict(
     threshold:float=-1., # a detection must score more than this, 0-1; -1: the model's own threshold
 ):
     "Find objects in image files and folders; a broken image is named at the end, and stops nothing"
-    from fastprogress.fastprogress import progress_bar
-    det,files,failed = _load(model),find_images(images),[]
+    det,files = _load(model),find_images(images)
     if not files: raise ValueError('give image files or folders')
     if threshold != -1: det.score = _share(threshold, '--threshold')
+    found = _find(det, files, _own_files(voc, draw))
+    if rank_world()[1] > 1:
+        if (found := to_first(list(found))) is None: return   # the first process writes for all
+        found.sort(key=lambda o: o[0])
+    failed = []
     with ExitStack() as stack:
-        outs  = _outputs(stack, json, csv, voc, draw)
-        found = progress_bar(_detect_files(det, files), total=len(files), leave=False)
-        for i,((f,d),name) in enumerate(zip(found, _output_names(files)), 1):
+        outs = _one_file(stack, json, csv, say=not (json or csv or voc))
+        for i,d in found:
             if isinstance(d, Exception): failed.append(d); continue
-            for out in outs: out(d, i, name)
+            for out in outs: out(d, i)
     for e in failed: print(f'failed: {e}', file=sys.stderr)
     if failed: raise ValueError(f'{len(failed)} of {len(files)} images could not be read (named above); the others are done')
 

@@ -752,7 +752,7 @@ KINDS = {
     'images':        Kind(shots(),         check_image,       2_600, 150),
     'image arrays':  Kind(arrays(),        check_array,       2_000, 100),
     'model files':   Kind(model_files(),   check_model,         300,  10),
-    'command lines': Kind(command_lines(), check_command,       300,  12),
+    'command lines': Kind(command_lines(), check_command,       150,  12),
 }
 
 # --- a folder of many images

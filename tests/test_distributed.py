@@ -1,5 +1,5 @@
 "Two processes on the CPU, as `torchrun` starts them: a dying one ends the run, what is written is right, each image counts once."
-import json, os, signal, subprocess, sys, time
+import json, os, shutil, signal, subprocess, sys, time
 from pathlib import Path
 import pytest
 
@@ -68,3 +68,20 @@ def test_shares_come_together_once(tmp_path):
     code = 'from ssd_fastai.cli import my_share, to_first; all = to_first(my_share("abcde")); all is None or print(all)'
     assert torchrun(code, [], tmp_path/'log').wait(timeout=120) == 0
     assert [o for o in (tmp_path/'log').read_text().splitlines() if o.startswith('[')] == [str([(0,'a'),(2,'c'),(4,'e'),(1,'b'),(3,'d')])]
+
+PREDICT = 'from ssd_fastai.cli import ssd_predict; ssd_predict()'
+
+def test_files_are_shared_out_and_found_once(trained, tmp_path):
+    "Two processes leave what one leaves: rows in the order of the files, an XML each, and the broken image named once"
+    data,out,*_ = trained
+    images = tmp_path/'images'
+    shutil.copytree(data/'JPEGImages', images)
+    (images/'broken.jpg').write_text('no image')
+    args = lambda to: [out/'model.safetensors', images, '--threshold','0.01', '--json',to/'found.json', '--csv',to/'found.csv', '--voc',to/'xml']
+    for n in (1, 2): assert torchrun(PREDICT, args(tmp_path/str(n)), tmp_path/f'log{n}', n=n).wait(timeout=240) != 0   # an image is broken
+    one,two = ({str(o.relative_to(tmp_path/n)): o.read_text() for o in (tmp_path/n).rglob('*') if o.is_file()} for n in '12')
+    assert one.keys() == two.keys() and len(one) == N+2
+    a,b = json.loads(one['found.json']),json.loads(two['found.json'])
+    assert len(a) == len(b) > N and [o['image_id'] for o in a] == [o['image_id'] for o in b]
+    assert all(abs(x['score']-y['score']) < 1e-4 for x,y in zip(a, b))
+    for n in '12': assert (tmp_path/f'log{n}').read_text().count('failed: ') == 1

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest, torch
 from PIL import Image
 
-from ssd_fastai.boxes import load_image
+from ssd_fastai.boxes import Fit, box_iou, load_image
 from ssd_fastai.detector import decode_output, image_tensor
 from ssd_fastai.export import load_detector
 
@@ -85,7 +85,8 @@ def test_padding_is_no_object(det):
     assert same([want], [got], px=0.1)
 
 def test_bfloat16(det):
-    "Under autocast logits are rounded to 8 bits: scores within 0.05, boxes within 3 px of about 100 (measured: see the figures of the check)"
+    "Logits rounded to 8 bits, as a model under autocast gives them. Measured: scores move by 0.0083 at most, boxes by 0.08 px; a box more or less only at a threshold"
+    fits = [Fit(det.size, det.size)]*len(FILES)
     x = torch.stack([image_tensor(load_image(f).resize(det.size[::-1], Image.BILINEAR)) for f in FILES])
     with torch.no_grad():
         full = det.model(x)
@@ -93,10 +94,15 @@ def test_bfloat16(det):
     assert half[0].dtype==torch.bfloat16
     (b1,s1),(b2,s2) = decode_output(det.model, *full),decode_output(det.model, *half)
     assert b2.dtype==s2.dtype==torch.float32
-    sure = s1.amax(-1)>0.11
+    sure  = s1.amax(-1)>0.11
     scale = torch.tensor([det.size[1], det.size[0]]*2)/2
-    assert (s1-s2).abs().max() < 0.05
-    assert ((b1-b2).abs()*scale)[sure].max() < 3
+    assert (s1-s2).abs().max() < 0.02
+    assert ((b1-b2).abs()*scale)[sure].max() < 0.2
+    full,half = det.detections(b1, s1, fits),det.detections(b2, s2, fits)
+    for a,b in [*zip(full, half), *zip(half, full)]:
+        for l,_,box in differ(a, b, px=0.2, score=0.02, edge=det.score):   # suppressed there, as it overlaps a kept one by 0.5 and a little
+            assert abs(box_iou(torch.tensor([box]), b.boxes[b.labels==l]).max()-det.overlap) < 0.02
+    assert sum(map(len, full)) >= 20
 
 def test_float32_under_autocast(det):
     "`detect` leaves autocast: nothing changes"

@@ -20,5 +20,10 @@ echo '== notebooks'
 # each in a process of its own, as a Jupyter kernel is: what one imports must not help or harm the next
 printf '%s\n' nbs/[!_]*.ipynb | xargs -P 2 -I {} nbdev-test {} --n-workers 0 --timing "$@"
 
+echo '== short notebooks in a Jupyter kernel'
+# as a reader runs them: with a display, and in the kernel that nbdev-test does without
+printf '%s\n' nbs/0[0-6]_*.ipynb nbs/10_*.ipynb nbs/50_*.ipynb | env -u MPLBACKEND xargs -P 2 -I {} \
+  jupyter nbconvert --to notebook --execute --log-level WARN --output-dir "$(mktemp -d)" {}
+
 echo '== tests'
 python -m pytest -q tests
