@@ -101,6 +101,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'ssd_fastai.boxes._label_ids': ('boxes.html#_label_ids', 'ssd_fastai/boxes.py'),
                                   'ssd_fastai.boxes._legend': ('boxes.html#_legend', 'ssd_fastai/boxes.py'),
                                   'ssd_fastai.boxes._listing': ('boxes.html#_listing', 'ssd_fastai/boxes.py'),
+                                  'ssd_fastai.boxes._load': ('boxes.html#_load', 'ssd_fastai/boxes.py'),
                                   'ssd_fastai.boxes._note': ('boxes.html#_note', 'ssd_fastai/boxes.py'),
                                   'ssd_fastai.boxes._open': ('boxes.html#_open', 'ssd_fastai/boxes.py'),
                                   'ssd_fastai.boxes._outline': ('boxes.html#_outline', 'ssd_fastai/boxes.py'),

@@ -183,11 +183,20 @@ def _to_rgb(im, name):
     except ValueError:
         raise ValueError(f'{name}: mode {im.mode} cannot be turned into RGB; convert it to RGB first') from None
 
+# %% ../nbs/00_boxes.ipynb #e5fc89d6
+def _load(im):
+    "Decode a Pillow image"
+    file = getattr(im, 'filename', None)
+    if im.format=='TIFF': im.filename = '' # else Pillow maps the file into memory, and scrambles a TIFF that lies on its side
+    try: im.load()
+    finally:
+        if im.format=='TIFF': im.filename = file
+
 # %% ../nbs/00_boxes.ipynb #92c3d3c9
 def _from_pil(im, name):
     "A Pillow image as RGB, upright. ValueError where it cannot be decoded"
     turn = _turn(im)
-    try: im.load()
+    try: _load(im)
     except Exception as e:
         raise ValueError(f'{name}: cannot be decoded, perhaps cut short ({_first_line(e)}); '
                          'fetch it again or leave it out') from None

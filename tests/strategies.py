@@ -596,7 +596,7 @@ def check_array(a, room):
 
 # --- lists of a split, and names that lead elsewhere
 
-LINE = st.sampled_from(['a','a','turn','a.png','a 1','turn -1','../JPEGImages/a','/etc/passwd','..','.','a/../a','a\\b','b','','  ','\ufeffa','A','a\0','猫','x'*400,'a;rm','*','%61','~'])
+LINE = now_and_then(5, st.sampled_from(['a.png','a 1','turn -1','../JPEGImages/a','/etc/passwd','..','.','a/../a','a\\b','b','','  ','\ufeffa','A','a\0','猫','x'*400,'a;rm','*','%61','~']), st.sampled_from(['a','turn']))
 
 def check_split(x, room):
     lines,name,raw = x

@@ -85,7 +85,7 @@ def test_padding_is_no_object(det):
     assert same([want], [got], px=0.1)
 
 def test_bfloat16(det):
-    "Logits rounded to 8 bits, as a model under autocast gives them. Measured: scores move by 0.0083 at most, boxes by 0.08 px; a box more or less only at a threshold"
+    "Logits rounded to 8 bits, as a model under autocast gives them. Measured: scores move by 0.0083 at most, boxes by 0.08 px; of two that overlap and are equally sure, the other one may stay"
     fits = [Fit(det.size, det.size)]*len(FILES)
     x = torch.stack([image_tensor(load_image(f).resize(det.size[::-1], Image.BILINEAR)) for f in FILES])
     with torch.no_grad():
@@ -100,8 +100,9 @@ def test_bfloat16(det):
     assert ((b1-b2).abs()*scale)[sure].max() < 0.2
     full,half = det.detections(b1, s1, fits),det.detections(b2, s2, fits)
     for a,b in [*zip(full, half), *zip(half, full)]:
-        for l,_,box in differ(a, b, px=0.2, score=0.02, edge=det.score):   # suppressed there, as it overlaps a kept one by 0.5 and a little
-            assert abs(box_iou(torch.tensor([box]), b.boxes[b.labels==l]).max()-det.overlap) < 0.02
+        for l,s,box in differ(a, b, px=0.2, score=0.02, edge=det.score):   # only where one that is as sure took its place
+            rival = b.boxes[(b.labels==l) & (b.scores>s-0.02)]
+            assert box_iou(torch.tensor([box]), rival).max() > det.overlap-0.02
     assert sum(map(len, full)) >= 20
 
 def test_float32_under_autocast(det):
