@@ -133,7 +133,7 @@ def package_args(on):
     "What `ssd_learner` must be told to be less than today's default"
     kw = {}
     if 'levels'  not in on: kw['head'] = 'seed'
-    kw['encoding'] = 'variance' if 'encoding' in on else 'tanh'
+    if 'encoding' not in on: kw['encoding'] = 'tanh'
     if 'fitted'  not in on: kw['recipe'] = DEFAULT_RECIPE if 'anchors' in on else SEED_RECIPE
     if 'fused'   not in on: kw['opt_func'] = Adam
     return kw

@@ -133,17 +133,17 @@ def test_rungs_train(run, small, capsys):
     found = ladder.measure(learn, small[1])
     assert set(found)==set(ladder.WAYS) and all(0<=o.voc12<=1 for o in found.values())
     if len(run.on) in (0,len(ladder.ALL)): close(found['own'].voc12, learn.evaluate(progress=False).voc12)   # one protocol
-    if len(run.on)<6: assert bool(check_alignment(learn.model, 128))==({'aligned','axes'}<=run.on)           # at 64 px all maps have one cell
+    if len(run.on)<=10: assert bool(check_alignment(learn.model, 128))==({'aligned','axes'}<=run.on)           # at 64 px all maps have one cell
 
 def test_the_top_is_the_default(small):
     top = ladder.rungs()[-1]
     learn,_ = ladder.make_learner(top, small, 1)
-    ours    = ssd_learner(learn.dls, 'resnet18', pretrained=False)
+    ours    = ssd_learner(learn.dls, 'tf_efficientnet_lite0')
     assert ladder.package_args(top.on)=={} and learn.model.config==ours.model.config and learn.opt_func is ours.opt_func is fused_adamw
     assert type(learn.loss_func) is SSDLoss
     same = lambda o: {k:v for k,v in vars(o.loss_func).items() if not k.startswith('_') and k!='model'}
     assert same(learn)==same(ours)
-    assert repr(learn.dls.after_item)!=repr(ladder.make_dls(ladder.rungs()[-2], small).after_item)
+    assert repr(learn.dls.after_item)!=repr(ladder.make_dls(ladder.rungs()[-3], small).after_item)
 
 def test_a_stopped_ladder_goes_on(tmp_path, monkeypatch, capsys):
     "Rows are kept one run at a time; what is there is not measured again; another budget is refused"
@@ -156,8 +156,8 @@ def test_a_stopped_ladder_goes_on(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(ladder, 'climb', climb)
     monkeypatch.setattr(sys, 'argv', ['ladder.py', '--only', 'shapes', '--out', str(out)])
     with pytest.raises(KeyboardInterrupt): ladder.main()
-    assert [o['rung'] for o in json.loads(out.read_text())]==['seed','iou']
+    assert [o['rung'] for o in json.loads(out.read_text())]==['seed','cycle']
     ladder.main()
-    assert done[2:4]==[('background',1)]*2 and len(done)==1+2*len(ladder.rungs()) and out.with_suffix('.png').exists()
+    assert done[2:4]==[('fused',1)]*2 and len(done)==1+2*len(ladder.rungs()) and out.with_suffix('.png').exists()
     monkeypatch.setattr(sys, 'argv', [*sys.argv, '--budget', '3', '--again'])
     with pytest.raises(SystemExit, match='another --budget'): ladder.main()

@@ -23,7 +23,7 @@ printf '%s\n' nbs/[!_]*.ipynb | xargs -P 2 -I {} nbdev-test {} --n-workers 0 --t
 echo '== short notebooks in a Jupyter kernel'
 # as a reader runs them: with a display, and in the kernel that nbdev-test does without
 printf '%s\n' nbs/0[0-6]_*.ipynb nbs/10_*.ipynb nbs/50_*.ipynb | env -u MPLBACKEND xargs -P 2 -I {} \
-  jupyter nbconvert --to notebook --execute --log-level WARN --output-dir "$(mktemp -d)" {}
+  jupyter nbconvert --to notebook --execute --log-level ERROR --output-dir "$(mktemp -d)" {}
 
 echo '== tests'
 python -m pytest -q tests
