@@ -78,7 +78,7 @@ def _told(e, *files):
     return found.groups() if found else (msg, None)
 
 # %% ../nbs/12_doctor.ipynb #69d4d761
-_Look = namedtuple('_Look', 'size orient digest thumb') # (h,w) upright, EXIF's orientation 1–8, of the bytes, [16,16] uint8
+_Look = namedtuple('_Look', 'size orient thumb') # (h,w) upright, EXIF's orientation 1–8, [16,16] uint8
 
 # %% ../nbs/12_doctor.ipynb #111f8606
 def _look(file):
@@ -91,8 +91,7 @@ def _look(file):
         small = _from_pil(im, file).convert('L')
     k   = 1 if orient>1 else round(w/small.width)           # a last block that is not full ends outside the picture
     box = None if k==1 else (0, 0, min(w/k, small.width), min(h/k, small.height))
-    digest = hashlib.blake2b(Path(file).read_bytes(), digest_size=16).digest()
-    return _Look((w,h) if turned else (h,w), orient if orient in range(1,9) else 1, digest, np.asarray(small.resize((16,16), Image.BILINEAR, box=box)))
+    return _Look((w,h) if turned else (h,w), orient if orient in range(1,9) else 1, np.asarray(small.resize((16,16), Image.BILINEAR, box=box)))
 
 # %% ../nbs/12_doctor.ipynb #669258c3
 _NOTES = {'with inverted corners':'inverted box', 'without area':'empty box', 'outside their image':'box outside', 'reaching out of their image':'box reaches out',
@@ -116,11 +115,15 @@ class _Picture:
 def _rel(file, root): return Path(os.path.relpath(file, root)).as_posix()
 
 # %% ../nbs/12_doctor.ipynb #cfb1742b
-def _examine(o, size):
-    "Read a `_Picture` and its annotation, and note what is wrong with either; `size`: (h,w) it is trained at"
+def _open_picture(o):
+    "Look at the image of a `_Picture`, or note what is wrong with it"
     if not os.path.isfile(o.file): return o.fault('image not found', f'{o.file} is not there', file=_rel(o.file, o.root))
     try: o.look = _look(o.file)
     except (ValueError,OSError) as e: o.fault('unreadable image', e, file=_rel(o.file, o.root))
+
+def _examine(o, size):
+    "Read the annotation of a `_Picture`, and note what is wrong with it; `size`: (h,w) it is trained at"
+    if any(p.kind=='image not found' for p in o.found): return
     faults = []
     try: args = o.args(faults=faults)
     except ValueError as e: return o.fault('unreadable annotation' if o.ann.is_file() else 'missing annotation', e)
@@ -242,19 +245,26 @@ def _alike(thumbs, ratios, rows=512):
             out += zip(i[ok].tolist(), j[ok].tolist())
     return out
 
+# %% ../nbs/12_doctor.ipynb #061a24ab
+def _digests(pics):
+    "{number of a picture: digest of its file} of those whose thumbnail another one has"
+    groups = {}
+    for i,o in enumerate(pics): groups.setdefault(o.look.thumb.tobytes(), []).append(i)
+    return {i: hashlib.blake2b(pics[i].file.read_bytes(), digest_size=16).digest() for g in groups.values() if len(g)>1 for i in g}
+
 # %% ../nbs/12_doctor.ipynb #5836d264
 def _copies(pics):
     "Findings on images of the same bytes or the same picture"
     pics = [o for o in pics if o.look]
-    pairs,first = [],{}
-    for j,o in enumerate(pics):
-        i = first.setdefault(o.look.digest, j)
+    same,pairs,first = _digests(pics),[],{}
+    for j in range(len(pics)):
+        i = first.setdefault(same.get(j, j), j)
         if i!=j: pairs.append((i, j))
     some = sorted(first.values())
     pairs += [(some[i],some[j]) for i,j in _alike([pics[i].look.thumb for i in some], [pics[i].look.size[1]/pics[i].look.size[0] for i in some])]
     seen = set()
     for i,j in sorted(pairs):
-        if j not in seen: _copy(pics[i], pics[j], 'the same file' if pics[i].look.digest==pics[j].look.digest else 'the same picture'); seen.add(j)
+        if j not in seen: _copy(pics[i], pics[j], 'the same file' if same.get(i, i)==same.get(j, j) else 'the same picture'); seen.add(j)
 
 def _copy(a, b, what):
     "A finding on `b`, a copy of `a`"
@@ -372,7 +382,8 @@ def check_dataset(
     if not os.path.isdir(path): raise ValueError(f'{path} is not a folder: give a VOC folder, or a folder of images with COCO files as splits')
     splits = _parse_splits([train, valid, test])
     pics = list(_gather(path, splits, found).values())
-    _each(partial(_examine, size=size), pics)
+    _each(_open_picture, pics)              # Pillow decodes in several threads at once,
+    for o in pics: _examine(o, size)        # while annotations are Python's work, which threads would only slow down
     main   = _spellings(pics)
     found += _classes(pics, list(splits), main)
     _copies(pics)
