@@ -507,7 +507,8 @@ def from_df(cls:Detections,
     if df.label.isna().any(): raise ValueError('a row has no label: a CSV with a class called NA or None needs read_csv(…, keep_default_na=False)')
     kwargs = {'file': next(iter(files), None), **kwargs}
     labels = _label_ids([str(o) for o in df.label], vocab, kwargs['file'] or 'the data frame')
-    return cls(df[['x1','y1','x2','y2']].to_numpy(np.float32), labels, df.score.to_numpy(np.float32), vocab, size, **kwargs)
+    boxes,scores = (df[k].to_numpy(np.float32, copy=True) for k in (['x1','y1','x2','y2'],'score'))   # pandas' own arrays are read-only
+    return cls(boxes, labels, scores, vocab, size, **kwargs)
 
 # %% ../nbs/00_boxes.ipynb #12e8ecc1
 def _cat_ids(category_ids, vocab):

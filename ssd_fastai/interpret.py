@@ -108,10 +108,10 @@ def _frame(ax, box, color):
     x1,y1,x2,y2 = (float(o) for o in box)
     for c,lw in (('black',4.5),(color,2.5)): ax.add_patch(Rectangle((x1,y1), x2-x1, y2-y1, fill=False, ec=c, lw=lw))
 
-def _sheet(cells, titles, ncols, tall=1.):
-    "Cells that draw on an axis, as a grid"
+def _sheet(cells, titles, ncols, tall=1., wide=2.6):
+    "Cells that draw on an axis, as a grid; `tall`: height over width of a cell, `wide`: inches"
     ncols = max(1, min(ncols, len(cells)))
-    return show_grid(cells, ncols, (2.6*ncols, 2.6*(tall+0.09)*max(1, math.ceil(len(cells)/ncols))), titles)
+    return show_grid(cells, ncols, (wide*ncols, wide*(tall+0.09)*max(1, math.ceil(len(cells)/ncols))), titles)
 
 # %% ../nbs/29_interpret.ipynb #6e4d62f3
 @patch
@@ -124,10 +124,11 @@ def plot_top_losses(self:DetectionInterpretation,
     losses,idx = self.top_losses(min(k, len(self.losses)), largest)
     def draw(ax, i):
         r,d,_ = self[i]
-        draw_boxes(load_image(r.file), d.boxes, [f'{n} {s:.2f}' for n,s in zip(d.names, d.scores.tolist())], d.labels, ax=ax)
+        d.show(r.file, ax=ax)
         if self.culprits: _frame(ax, self.culprits[i].box, 'white')
     said = lambda i: f' · {self.culprits[i]}' if self.culprits else ''
-    return _sheet([partial(draw, i=i) for i in idx.tolist()], [f'{l:.2f}{said(i)}' for l,i in zip(losses.tolist(), idx.tolist())], ncols)
+    tall = np.mean([h/w for h,w in (self.records[i].size for i in idx.tolist())] or [1.])
+    return _sheet([partial(draw, i=i) for i in idx.tolist()], [f'{l:.2f}{said(i)}' for l,i in zip(losses.tolist(), idx.tolist())], ncols, tall, wide=3.4)
 
 # %% ../nbs/29_interpret.ipynb #61a4024b
 @patch
