@@ -334,7 +334,7 @@ def _find(det, files, outs):
     mine  = my_share(zip(files, _output_names(files)))
     found = _detect_files(det, [f for _,(f,_) in mine])
     if not rank_world()[0]: found = progress_bar(found, total=len(mine), leave=False)
-    for (i,(_,name)),(_,d) in zip(mine, found):
+    for (_,d),(i,(_,name)) in zip(found, mine):   # in this order: the bar sees the end
         if not isinstance(d, Exception):
             for out in outs: out(d, name)
         yield i+1, d

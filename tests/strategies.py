@@ -679,7 +679,9 @@ def check_model(x, room):
 
 # --- command lines
 
-GOOD_ARGS = {'--size':['64','48x64'], '--json':['@out.json'], '--draw':['@out.png'], '--score':['0.3','0','1'], '--overlap':['0.5'], '--top_k':['10'], '--threshold':['0.2','-1']}
+GOOD_ARGS = {'--size':['64','48x64'], '--json':['@out.json'], '--draw':['@out.png'], '--score':['0.3','0','1'], '--overlap':['0.5'], '--top_k':['10'], '--threshold':['0.2','-1'],
+             '--split':['test','val'], '--train':['train'], '--valid':['val'], '--test':['test'], '--onnx':['@x.onnx'], '--images':['@img','@img/a.png']}
+SOUND     = dict(data='@shapes', model='@m.safetensors', images='@img')
 ODD_ARGS  = {'--size':['0','-3','x','1x2x3','nan','', '10**9','9999999999999999999999'], '--score':['x','nan','','-1','7'], '--overlap':['two','-1','9','nan'], '--top_k':['x','0','-5','1.5'],
              '--threshold':['high','nan','7','-2'], '--json':['@','@no/such/deep/o.json','@m.safetensors/x.json'], '--nonsense':['1'], '--train':['nope','../../x','no.json','','train,train'], '--valid':['nope','/etc','train'],
              '--split':['nope','../x','no.json',''], '--detections':['no.json','@m.safetensors','@shapes'], '--epochs':['x','1.5'], '--bs':['x','-1','100000'], '--arch':['resnet9000','../x',''], '--weights':['nofile','@m.safetensors','@img/a.png'],
@@ -696,11 +698,12 @@ WHERE     = dict(data=['@shapes','@shapes','@shapes','@nowhere','@img','@m.safet
 def command_lines(draw):
     f = draw(st.sampled_from([*COMMANDS]))
     pos,opts = (o.split() for o in COMMANDS[f])
-    args = [draw(st.sampled_from(WHERE[o])) for o in pos]
-    args = args[:draw(st.integers(0, len(args)))] if draw(st.integers(0, 9))==0 else args
-    for o in draw(st.lists(st.sampled_from([*opts,'--nonsense'] if draw(st.booleans()) else opts), max_size=2, unique=True)):
-        good = GOOD_ARGS.get(o, [])
-        args += [o, draw(st.sampled_from(ODD_ARGS.get(o, good) if not good or draw(st.booleans()) else good))]
+    args = [draw(now_and_then(5, st.sampled_from(WHERE[o]), st.just(SOUND[o]))) for o in pos]
+    args = args[:draw(st.integers(0, len(args)))] if draw(st.integers(0, 9))==9 else args
+    if f is ssd_export and draw(st.integers(0, 2))==2: args += ['--onnx','@x.onnx']
+    for o in draw(st.lists(st.sampled_from([*opts,'--nonsense'] if draw(st.integers(0, 5))==5 else opts), max_size=2, unique=True)):
+        odd  = st.sampled_from(ODD_ARGS.get(o) or GOOD_ARGS[o])
+        args += [o, draw(now_and_then(4, odd, st.sampled_from(GOOD_ARGS[o])) if o in GOOD_ARGS else odd)]
     if f is ssd_train: # never a whole training: one mistake is certain
         o = draw(st.sampled_from(['--arch','--weights','--method','--bs','--train']))
         args += [o, draw(st.sampled_from([v for v in ODD_ARGS[o] if v not in ('-1','train,train')]))]
