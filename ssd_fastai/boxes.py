@@ -796,3 +796,13 @@ def show_pairs(
         tall = np.mean([t.size[0]/t.size[1] for _,t,_ in pairs] or [0.75]) + 0.09
         figsize = (6*ncols, 3*tall*max(1, math.ceil(len(pairs)/ncols)))
     return show_grid(cells, 2*ncols, figsize, ['truth','detections']*len(pairs))
+
+# %% ../nbs/00_boxes.ipynb #10143942
+def _write_whole(path, raw):
+    "Write the bytes `raw` so that `path` is never half a file"
+    part = Path(f'{path}.part')
+    try:
+        with open(part, 'wb') as f: f.write(raw); f.flush(); os.fsync(f.fileno())
+        os.replace(part, path)
+    finally: part.unlink(missing_ok=True)
+    return Path(path)

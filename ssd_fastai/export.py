@@ -18,7 +18,7 @@ from torch import nn
 from torchvision import models as tvm
 
 from .anchors import AnchorRecipe
-from .boxes import Detections, clip_boxes, load_image, px_to_unit
+from .boxes import Detections, _write_whole, clip_boxes, load_image, px_to_unit
 from .detector import Detector
 from .head import _arch_name, _make_head, build_ssd
 from .match import BoxCoder
@@ -100,16 +100,6 @@ def _check_seal(raw, seal, path):
     seal,mark = seal.encode(),_MARK.encode()
     if raw.count(seal)!=1 or hashlib.sha256(raw.replace(seal, mark)).hexdigest().encode()!=seal:
         raise ValueError(f'{path}: damaged or altered, its checksum does not fit: fetch or write it again')
-
-# %% ../nbs/30_export.ipynb #e0000013
-def _write_whole(path, raw):
-    "Write `raw` so that `path` is never half a file"
-    part = Path(f'{path}.part')
-    try:
-        with open(part, 'wb') as f: f.write(raw); f.flush(); os.fsync(f.fileno())
-        os.replace(part, path)
-    finally: part.unlink(missing_ok=True)
-    return Path(path)
 
 # %% ../nbs/30_export.ipynb #f065b9f7
 def save_detector(

@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from torch import Tensor
 
 from . import __version__
-from .boxes import Detections, GroundTruth, label_color
+from .boxes import Detections, GroundTruth, _write_whole, label_color
 
 # %% ../nbs/05_metrics.ipynb #5838dacf
 def _curve(score, hit, n):
@@ -394,10 +394,9 @@ def to_dict(self:Evaluation)->dict:
 def save(self:Evaluation,
     path, # JSON file
 ):
-    "Write `to_dict` to a file"
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)+'\n', encoding='utf-8')
+    "Write `to_dict` to a file, whole or not at all"
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    _write_whole(path, f'{json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)}\n'.encode())
 
 # %% ../nbs/05_metrics.ipynb #ed97e6e8
 @patch(cls_method=True)
