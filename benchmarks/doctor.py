@@ -6,21 +6,15 @@
 "Reading" is what a training reads before it starts: `read_voc` of the three splits and `verify_pixels`, which decodes every image. Beside it stands Pillow
 decoding the images alone, in one thread and in several, without looking at an annotation.
 """
-import argparse, json, os, platform, tempfile, time
+import argparse, json, tempfile, time
 from pathlib import Path
 
 from PIL import Image
 
+from bccd import ROOT, machine, write
 from ssd_fastai.doctor import check_dataset
 from ssd_fastai.readers import _each, read_voc, verify_pixels
 from ssd_fastai.synth import synth_voc
-
-ROOT = Path(__file__).resolve().parent.parent
-
-def machine():
-    "The processor, in words"
-    cpu = next((l.split(':')[1].strip() for l in Path('/proc/cpuinfo').read_text().splitlines() if l.startswith('model name')), platform.processor())
-    return f'{os.cpu_count()} cores of {cpu}'
 
 def decode(file):
     with Image.open(file) as im: im.load()
@@ -51,4 +45,4 @@ if __name__ == '__main__':
     args = p.parse_args()
     res = measure(args.n, args.turns)
     print(json.dumps(res, indent=1))
-    if args.n == 5000: (ROOT/'benchmarks/results/doctor.json').write_text(json.dumps(res, indent=1)+'\n')
+    if args.n == 5000: write(ROOT/'benchmarks'/'results'/'doctor.json', json.dumps(res, indent=1)+'\n')

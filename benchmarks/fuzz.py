@@ -7,11 +7,11 @@
 The inputs and what must hold for each stand in tests/strategies.py. A folder of 10,000 images, every tenth broken, and 40 command lines
 as processes of their own are part of the whole check.
 """
-import argparse, faulthandler, json, os, platform, random, subprocess, sys, tempfile, time, traceback
+import argparse, faulthandler, json, platform, subprocess, sys, tempfile, time, traceback
 from importlib.metadata import version
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from bccd import ROOT, machine, write
 sys.path.insert(0, str(ROOT/'tests'))
 import torch
 from hypothesis import seed, settings, given, HealthCheck
@@ -64,11 +64,6 @@ def run_processes(n, at, room):
         res['longest'] = round(max(res['longest'], time.perf_counter()-start), 3)
     return {**res, 'seconds':round(time.perf_counter()-t, 1)}
 
-def machine():
-    "The processor, in words"
-    cpu = next((l.split(':')[1].strip() for l in Path('/proc/cpuinfo').read_text().splitlines() if l.startswith('model name')), platform.processor())
-    return f'{os.cpu_count()} cores of {cpu}'
-
 def main(n, at, only, crowd, processes):
     total = sum(o.share for o in KINDS.values())
     kinds,res = ([only] if only else [*KINDS]),{}
@@ -97,5 +92,5 @@ if __name__ == '__main__':
     whole = args.n>=100_000 and not args.kind
     res = main(args.n, args.seed, args.kind, 10_000 if whole else 0, 40 if whole else 0)
     print({k: v for k,v in res.items() if k!='kinds'})
-    if whole: (ROOT/'benchmarks/results/fuzz.json').write_text(json.dumps(res, indent=1)+'\n')
+    if whole: write(ROOT/'benchmarks'/'results'/'fuzz.json', json.dumps(res, indent=1)+'\n')
     sys.exit(1 if res['failures'] else 0)
