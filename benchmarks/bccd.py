@@ -41,11 +41,14 @@ def measure(line):
     start = time.time()
     run(args)
     seconds = time.time()-start
-    run(['ssd-eval', f'{out}/model.safetensors', 'BCCD', '--split', 'test', '--json', f'{out}/test.json'])
+    return dict(line=line, seconds=round(seconds), **figures(out, args[1]), machine=machine())
+
+def figures(out, data):
+    "Of a finished run: AP on val, and on the test split, once"
+    run(['ssd-eval', f'{out}/model.safetensors', data, '--split', 'test', '--json', f'{out}/test.json'])
     test,val = (json.loads((WORK/out/f).read_text()) for f in ('test.json', 'evaluation.json'))
-    return dict(line=line, seconds=round(seconds), weights=val['weights'], val_voc12=val['voc12'], test_voc12=test['voc12'], test_coco=test['coco'],
-                test_voc07=test['voc07'], per_class={k:o['voc12'] for k,o in test['per_class'].items()},
-                protocol=test['protocol'], counts=test['counts'], machine=machine())
+    return dict(weights=val['weights'], val_voc12=val['voc12'], test_voc12=test['voc12'], test_coco=test['coco'], test_voc07=test['voc07'],
+                per_class={k:o['voc12'] for k,o in test['per_class'].items()}, protocol=test['protocol'], counts=test['counts'])
 
 def picture(out):
     "Ground truth and detections of four test images"

@@ -184,7 +184,7 @@ def perfect_output(
     "What a model says that has learned everything: the matched class at every matched anchor, and its box exactly"
     target,idx = match_anchors(model.anchors, boxes, labels, difficult)
     C = n_classes or int(labels.max())+1
-    logits = torch.full((*target.shape, C), -sure)
+    logits = torch.full((*target.shape, C), -sure, device=target.device)
     hit = target > 0
     logits[hit, target[hit]] = sure
     box = boxes.gather(1, idx.clamp(min=0)[...,None].expand(-1,-1,4)) if boxes.shape[1] else boxes.new_zeros(*target.shape, 4)

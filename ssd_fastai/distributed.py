@@ -57,7 +57,8 @@ class DetectionTrainer(DistributedTrainer):
     "fastai's `DistributedTrainer`, for detection, GPUs and CPUs; `learn.distrib_ctx()` adds it"
     order = MixedPrecision.order+2   # after the average of the weights
     def __init__(self, sync_bn=True, **kwargs):
-        super().__init__(sync_bn=sync_bn and torch.cuda.is_available(), **{'mixed_precision':'no', **kwargs})   # `to_bf16` does that
+        sync_bn = sync_bn and torch.cuda.is_available() and not kwargs.get('cpu')
+        super().__init__(sync_bn=sync_bn, **{'mixed_precision':'no', **kwargs})   # `to_bf16` does that
         self.ddp = None
 
     def before_fit(self):

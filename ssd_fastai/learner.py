@@ -511,7 +511,7 @@ def ssd_learner(
         raise ValueError('ssd_learner: the model normalises its own input: take Normalize out of batch_tfms')
     if recipe is None and head == 'ssd': recipe = fit_anchors(dls)
     model = create_ssd(arch, len(dls.vocab), dls.size, pretrained=pretrained and weights is None, weights=weights,
-                       head=head, encoding=encoding, recipe=recipe, drop=drop)
+                       head=head, encoding=encoding, recipe=recipe, drop=drop).to(dls.device)
     loss_func = loss_func or (SSDLoss(model, box='l1') if head == 'seed' else SSDLoss(model, box='giou', box_weight=2.))
     parts     = [LossPart('cls'), LossPart('box')] if isinstance(loss_func, SSDLoss) else []
     metrics   = [*parts, MeanAP()] if metrics is None else metrics

@@ -310,6 +310,7 @@ def _finish(learn, run, records, info):
     def _write(part):
         save_detector(learn, part, info=info)
         det = load_detector(part)
+        det.model.to(learn.dls.device)
         ev  = det.evaluate(records or valid)
         _choose_threshold(learn, run, det.evaluate(valid) if records else ev)
         doc = {**ev.to_dict(), **{k:info[k] for k in ('weights','seed')}}

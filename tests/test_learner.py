@@ -13,6 +13,7 @@ from ssd_fastai.all import *
 
 for o in [o for o in globals() if o.startswith('test')]: del globals()[o]   # fastcore's own, which pytest would collect
 
+torch.backends.cudnn.allow_tf32 = False   # seven digits on a graphics card as well
 ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope='module')
@@ -36,7 +37,7 @@ def learn(shared):
     shared.unfreeze()
 
 def files(learn): return [o.file for o in learn.dls.valid_ds.items]
-def weights(learn): return [o.clone() for o in learn.model.state_dict().values()]
+def weights(learn): return [o.cpu().clone() for o in learn.model.state_dict().values()]
 def moved(learn, f):
     "Does `f` change the weights?"
     was = weights(learn)
