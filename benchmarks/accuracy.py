@@ -20,9 +20,9 @@ EVAL = dict(score=0.01, overlap=0.5, top_k=200)
 ULTRALYTICS = 'ultralytics==8.4.190'
 
 # ------------------------------------------------------------------------------------------------ what is compared, and how each is set up
-# Chosen on the validation splits. A system's own entry for a data set goes before the data set's.
+# Chosen on the validation splits. A system's own entry for a data set goes before the data set's. `long`: from ten minutes on.
 RECIPES = dict(
-    bccd   = dict(size=(256,320), bs=4,  lr=2e-3, augment='default', workers=None, seconds=300),
+    bccd   = dict(size=(256,320), bs=4,  lr=2e-3, augment='default', workers=None, seconds=300, long=dict(size=(320,416))),
     shapes = dict(size=128,       bs=16, lr=5e-3, augment='flip',    workers=0,    seconds=120),
     quick  = dict(size=64,        bs=8,  lr=2e-3, augment='flip',    workers=0,    seconds=4))
 
@@ -47,11 +47,13 @@ SYSTEMS = {
                                 quick=dict(size=64, bs=2)),
 }
 
-def recipe_of(system, data):
+def recipe_of(system, data, budget):
     "All settings of one system on one data set"
-    own = SYSTEMS[system]
-    res = {**(RECIPES[data] if own['kind'] in ('ours', 'seed') else {}), **own, **own.get(data, {})}
-    return {k:v for k,v in res.items() if k not in {*RECIPES, 'seconds', 'gpu'}}
+    own  = SYSTEMS[system]
+    base = RECIPES[data] if own['kind'] in ('ours', 'seed') else {}
+    if budget.get('seconds', 0) >= 600: base = {**base, **base.get('long', {})}
+    res = {**base, **own, **own.get(data, {})}
+    return {k:v for k,v in res.items() if k not in {*RECIPES, 'seconds', 'gpu', 'long'}}
 
 def splits_of(data):
     "Records of train, val and test"
@@ -217,7 +219,7 @@ RUNNERS = dict(ours=run_ours, seed=run_ours, torchvision=run_torchvision, yolo=r
 def measure(system, data, budget, seed, python):
     "One row"
     from ssd_fastai.readers import make_vocab
-    r,splits = recipe_of(system, data),splits_of(data)
+    r,splits = recipe_of(system, data, budget),splits_of(data)
     out = WORK/f'{system}-{data}-{seed}'
     out.mkdir(parents=True, exist_ok=True)
     run = partial(run_yolo, python=python) if r['kind'] == 'yolo' else RUNNERS[r['kind']]
@@ -254,9 +256,9 @@ def table(rows):
 
 def key(o): return o['system'], o['data'], words(o['budget']), o['seed'], o['machine']
 
-def finished(rows, here):
+def finished(rows, here, budget):
     "Is this row there, measured with today's settings?"
-    r = json.loads(json.dumps(recipe_of(*here[:2])))
+    r = json.loads(json.dumps(recipe_of(*here[:2], budget)))
     return any(key(o) == here and o['recipe'] == r for o in rows)
 
 def arguments():
@@ -292,7 +294,7 @@ def main(a):
     rows = json.loads(file.read_text()) if file.exists() and not a.quick else []
     for system,data,budget,seed in jobs(a):
         here = (system, data, words(budget), seed, device())
-        if finished(rows, here) and not a.again: print('done before:', *here); continue
+        if finished(rows, here, budget) and not a.again: print('done before:', *here); continue
         try: row = measure(*here[:2], budget, seed, a.yolo_python)
         except Exception: traceback.print_exc(); failed.append(here); continue
         rows = [o for o in rows if key(o) != here] + [row]
