@@ -83,40 +83,43 @@ def learner(splits, r):
     return learn if how == 'float32' else getattr(learn, f'to_{how}')()
 
 def clock(seconds, steps=None):
-    "A callback: no validation, images counted, the end when time (or `steps`) is over"
-    from fastai.vision.all import Callback, CancelEpochException, CancelFitException
+    "A callback: no validation, images counted, the end when time is over; with `steps` three epochs of so many"
+    from fastai.vision.all import Callback, CancelEpochException, CancelFitException, CancelTrainException
     class Clock(Callback):
         order,run_valid = 90,False
-        start,images,times = None,0,()
-        def before_fit(self): self.start,self.times = self.start or time.perf_counter(),[]
+        start,images = None,0
+        def before_fit(self): self.start,self.epochs = self.start or time.perf_counter(),[]
+        def before_train(self): self.epochs.append([time.perf_counter()])
         def after_batch(self):
             self.images += len(self.xb[0])
-            self.times.append(time.perf_counter())
+            self.epochs[-1].append(time.perf_counter())
             if self.over: raise CancelFitException
+            if steps and self.iter+1 == steps: raise CancelTrainException
         def after_train(self): raise CancelEpochException
         @property
         def past(self): return time.perf_counter()-self.start
         @property
-        def over(self): return bool(seconds and self.past >= seconds) or bool(steps and len(self.times) >= steps)
+        def over(self): return bool(seconds and self.past >= seconds)
     return Clock()
 
-def step_seconds(learn, frozen, n=36, skip=12):
-    "Time of a training step, loading included"
+def epoch_seconds(learn, frozen, steps=12):
+    "Time of an epoch: of its start, when loading processes start, and of its steps; the first of three short ones does not count"
     from ssd_fastai.learner import AverageWeights
     learn.freeze_to(frozen)
-    c = clock(None, n)
-    with learn.no_bar(), learn.no_logging(): learn.fit(100, cbs=[AverageWeights(), c])
-    return (c.times[-1]-c.times[skip])/(n-1-skip)
+    c = clock(None, steps)
+    with learn.no_bar(), learn.no_logging(): learn.fit(3, cbs=[AverageWeights(), c])
+    start,step = (mean(o) for o in zip(*((t[1]-t[0], (t[-1]-t[1])/max(1, len(t)-2)) for t in c.epochs[1:])))
+    return start + (len(learn.dls.train)-1)*step
 
 def plan(splits, r, seconds):
     "As many epochs as fit into `seconds`, by timed steps of a learner that is thrown away"
     from ssd_fastai.training import plan_stages
     learn = learner(splits, r)
     warm  = r['weights'] != 'none'
-    n,t = len(learn.dls.train),{o:step_seconds(learn, o) for o in ((2, 0) if warm else (0,))}
-    takes = lambda e: n*sum(k*t[f] for f,k,*_ in plan_stages(e, r['lr'], warm))
+    t = {o:epoch_seconds(learn, o) for o in ((2, 0) if warm else (0,))}
+    takes = lambda e: sum(k*t[f] for f,k,*_ in plan_stages(e, r['lr'], warm))
     e = 1
-    while takes(e+1) < 0.97*seconds: e += 1
+    while takes(e+1) < 0.98*seconds: e += 1
     return e
 
 def train(learn, r, epochs, c):

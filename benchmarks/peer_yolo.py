@@ -38,6 +38,12 @@ def is_faster(model, job):
             took[bf16] = time.perf_counter()-start
     return took[True] < took[False]
 
+def cpu_bf16():
+    "Ultralytics refuses bfloat16 without CUDA: its trainer gets PyTorch's own autocast for a processor"
+    import torch
+    from ultralytics.engine import trainer
+    trainer.autocast = lambda enabled, device='cpu': torch.autocast('cpu', torch.bfloat16)
+
 def main(job):
     import torch
     threads = torch.get_num_threads()
@@ -45,15 +51,17 @@ def main(job):
     from ultralytics.utils import torch_utils
     torch_utils.NUM_THREADS = threads   # as many as everybody has; by itself it leaves a core idle, half of a two-core machine
     out,log = Path(job['out']),{}
-    amp   = 'bf16' if job['bf16'] and is_faster(YOLO(job['model']), job) else False
+    bf16  = job['bf16'] and is_faster(YOLO(job['model']), job)
+    cuda  = torch.cuda.is_available()
+    if bf16 and not cuda: cpu_bf16()
     model = YOLO(job['model'])
     count(model, log)
     length = dict(time=job['seconds']/3600) if job['seconds'] else dict(epochs=job['epochs'])
-    model.train(data=job['data'], imgsz=job['size'], batch=job['bs'], seed=job['seed'], amp=amp, cache='ram', pretrained=False, val=False, plots=False,
+    model.train(data=job['data'], imgsz=job['size'], batch=job['bs'], seed=job['seed'], amp='bf16' if bf16 and cuda else False, cache='ram', pretrained=False, val=False, plots=False,
                 project=str(out), name='run', exist_ok=True, verbose=False, **length)
     last = YOLO(out/'run/weights/last.pt')
     for split,files in job['files'].items(): (out/f'{split}.json').write_text(json.dumps(found(last, files, job['names'], job)))
     log.pop('start')
-    (out/'log.json').write_text(json.dumps(dict(log, version=__version__, precision=amp or 'float32')))
+    (out/'log.json').write_text(json.dumps(dict(log, version=__version__, precision='bf16' if bf16 else 'float32')))
 
 if __name__ == '__main__': main(json.loads(Path(sys.argv[1]).read_text()))
