@@ -2,7 +2,7 @@
 evaluator (`evaluate_detections`). Rows into benchmarks/results/accuracy.json as they finish, a table into benchmarks/results/accuracy.md.
 
     python benchmarks/accuracy.py                         # 5 minutes of training each on BCCD, 2 on the drawn shapes
-    python benchmarks/accuracy.py --only lite0 --data bccd --budget 900 --seeds 42,43,44
+    python benchmarks/accuracy.py --only resnet18 --data bccd --budget 900 --seeds 42,43,44
     python benchmarks/accuracy.py --quick                 # does every system run? A few seconds each on 60 drawn images
 
 Finished rows are skipped unless their settings were changed here (--again measures them anew). The time is that of training alone: imports, reading,

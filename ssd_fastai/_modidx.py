@@ -755,6 +755,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'ssd_fastai.nms._rank': ('nms.html#_rank', 'ssd_fastai/nms.py'),
                                 'ssd_fastai.nms._show_step': ('nms.html#_show_step', 'ssd_fastai/nms.py'),
                                 'ssd_fastai.nms._step_title': ('nms.html#_step_title', 'ssd_fastai/nms.py'),
+                                'ssd_fastai.nms._survivors': ('nms.html#_survivors', 'ssd_fastai/nms.py'),
                                 'ssd_fastai.nms.show_suppression': ('nms.html#show_suppression', 'ssd_fastai/nms.py'),
                                 'ssd_fastai.nms.suppress': ('nms.html#suppress', 'ssd_fastai/nms.py'),
                                 'ssd_fastai.nms.suppression_steps': ('nms.html#suppression_steps', 'ssd_fastai/nms.py')},

@@ -50,6 +50,13 @@ def _apart(b):
     o = b if b.device.type=='mps' else b.double()
     return o - o.min().floor()
 
+# %% ../nbs/04_nms.ipynb #5e0c41d2
+def _survivors(b, s, group, img, overlap):
+    "Rows that stay, in their order; rows of an image share `img`, rows of an image and class share `group`"
+    rows = [(img==i).nonzero()[:,0] for i in img.unique()]
+    if not rows: return img
+    return torch.cat([o[batched_nms(b[o], s[o], group[o], overlap)] for o in rows]).sort().values
+
 # %% ../nbs/04_nms.ipynb #fc86fb49
 @torch.no_grad()
 def suppress(
@@ -69,7 +76,7 @@ def suppress(
         img,a,c = _candidates(boxes, scores, score, candidates)
         b,s,group = boxes[img,a],scores[img,a,c],img*K+c
         o    = _apart(b)
-        keep = batched_nms(o, s.to(o.dtype), group, overlap).sort().values # rows stand best first
+        keep = _survivors(o, s.to(o.dtype), group, img, overlap) # rows stand best first
     if per_class is not None: keep = keep[_rank(group[keep]) < per_class]
     if per_image is not None: keep = keep[_rank(img[keep])   < per_image]
     keep = keep[img[keep].argsort(stable=True)]
