@@ -101,9 +101,9 @@ class SSDHead(nn.Module):
     def forward(self, feats): return self.outs(self.maps(feats))
 
 # %% ../nbs/20_head.ipynb #e4d2a7cf
-def _conv_norm(nin, nout, ks=3, stride=1, act=True):
+def _conv_norm(nin, nout, ks=3, stride=1, act=True, pad=None):
     "Convolution and group norm: no statistics between images or levels, so a batch of one and a map of one cell are fine"
-    conv = nn.Conv2d(nin, nout, ks, stride, ks//2, bias=False)
+    conv = nn.Conv2d(nin, nout, ks, stride, ks//2 if pad is None else pad, bias=False)
     nn.init.kaiming_normal_(conv.weight, nonlinearity='relu' if act else 'linear')
     norm = nn.GroupNorm(math.gcd(nout, max(1,nout//8)), nout)
     return nn.Sequential(conv, norm, *([nn.ReLU(inplace=True)] if act else []))
@@ -133,7 +133,7 @@ class SSDMultiHead(nn.Module):
         self.k = k
         self.lateral = nn.ModuleList(_conv_norm(o, width, 1, act=False) for o in nins)
         self.smooth  = nn.ModuleList(_conv_norm(width, width) for _ in nins)
-        self.extra   = nn.ModuleList(_conv_norm(width, width, stride=2) for _ in range(extra))
+        self.extra   = nn.ModuleList(_conv_norm(width, width, stride=2, pad=0) for _ in range(extra))   # `maps` pads
         self.classes = nn.Sequential(*tower(), _out_conv(width, n_classes*k, bias))
         self.boxes   = nn.Sequential(*tower(), _out_conv(width, 4*k))
 
@@ -143,7 +143,7 @@ class SSDMultiHead(nn.Module):
         for i in reversed(range(len(res)-1)):  # to the finer map's own size: odd sizes fit as well
             res[i] = res[i] + F.interpolate(res[i+1], size=res[i].shape[-2:], mode='nearest')
         res = [f(o) for f,o in zip(self.smooth, res)]
-        for f in self.extra: res.append(f(res[-1]))
+        for f in self.extra: res.append(f(F.pad(res[-1], (1,1,1,1))))
         return res
 
     def outs(self, maps):

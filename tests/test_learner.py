@@ -34,6 +34,7 @@ def learn(shared):
         own = list(shared.cbs)
         yield shared
         shared.remove_cbs([o for o in shared.cbs if o not in own])
+        assert all(o.isfinite().all() for o in weights(shared))
     shared.unfreeze()
 
 def files(learn): return [o.file for o in learn.dls.valid_ds.items]
