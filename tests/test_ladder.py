@@ -145,14 +145,26 @@ def test_the_top_is_the_default(small):
     assert same(learn)==same(ours)
     assert repr(learn.dls.after_item)!=repr(ladder.make_dls(ladder.rungs()[-3], small).after_item)
 
+def test_without_takes_one_change_away(small):
+    runs = {r.rows[0][0].removeprefix('without '): r for r in ladder.without()}
+    assert all(ladder.ALL-r.on=={k, *(['augment'] if k=='flip' else [])} for k,r in runs.items())
+    band,giou = (ladder.make_learner(runs[o], small, 1)[0].loss_func for o in ('band','giou'))
+    assert type(band) is SSDLoss and band.pos==band.neg==0.4 and giou.band and type(giou) is not SSDLoss
+    steps = {k: repr(ladder.make_dls(r, small).after_item) for k,r in runs.items()}
+    assert len({steps[o] for o in ('band','flip','augment')})==3
+
+def test_fairer():
+    row = lambda seconds,epochs: ladder.fairer(dict(seconds=seconds, epochs=epochs, budget=60))
+    assert [row(38.6, 3), row(75.3, 6), row(66., 6), row(140., 1)]==[5,5,None,None]
+
 def test_a_stopped_ladder_goes_on(tmp_path, monkeypatch, capsys):
     "Rows are kept one run at a time; what is there is not measured again; another budget is refused"
     out,done = tmp_path/'rows.json',[]
-    def climb(run, s, budget, n):
+    def climb(run, s, budget, n, epochs=None):
         done.append((run.rows[0][0], s))
         if len(done)==3: raise KeyboardInterrupt
         way = dict(voc12=0.5, coco=0.2)
-        return [dict(data=run.data, rung=o[0], seed=s, **way, way=o[2], ways=dict(own=way), seconds=1., epochs=1, budget=budget, n=n) for o in run.rows]
+        return [dict(data=run.data, rung=o[0], seed=s, **way, way=o[2], ways=dict(own=way), seconds=budget, epochs=1, budget=budget, n=n) for o in run.rows]
     monkeypatch.setattr(ladder, 'climb', climb)
     monkeypatch.setattr(sys, 'argv', ['ladder.py', '--only', 'shapes', '--out', str(out)])
     with pytest.raises(KeyboardInterrupt): ladder.main()
