@@ -21,13 +21,13 @@ from fastai.vision.all import Adam, Callback, CancelFitException, CancelValidExc
 from torchvision.transforms.v2 import RandomHorizontalFlip
 
 from bccd import DATA, ROOT, machine, write
-from seed import SeedLoss, SeedOutConv, SeedRecipe, seed_detections
+from seed import SeedLoss, SeedMultiHead, SeedOutConv, SeedRecipe, seed_detections
 from ssd_fastai import __version__
 from ssd_fastai.anchors import DEFAULT_RECIPE, SEED_RECIPE
 from ssd_fastai.boxes import Detections, Fit, load_image
 from ssd_fastai.data import DetectionDataLoaders
 from ssd_fastai.detector import image_tensor
-from ssd_fastai.head import OutConv
+from ssd_fastai.head import SSDHead
 from ssd_fastai.learner import AverageWeights
 from ssd_fastai.metrics import evaluate_detections
 from ssd_fastai.readers import read_voc
@@ -148,10 +148,9 @@ def package_args(on):
 def put_mistakes(learn, on):
     "What the package has no argument for: the seed's mistakes"
     m = learn.model
-    for o in m.head.modules():
-        if not isinstance(o, OutConv): continue
-        if 'prior'   not in on: o.oconv1.reset_parameters()
-        if 'aligned' not in on: o.__class__ = SeedOutConv
+    coarse = isinstance(m.head, SSDHead)
+    if 'prior'   not in on: (m.head.out.oconv1 if coarse else m.head.classes[-1]).reset_parameters()
+    if 'aligned' not in on: (m.head.out if coarse else m.head).__class__ = SeedOutConv if coarse else SeedMultiHead
     if 'axes'    not in on:
         m.recipe,grids,m.grids = SeedRecipe(m.recipe.zooms, m.recipe.ratios),m.grids,[]
         m.set_grids(grids)
@@ -219,21 +218,21 @@ def measure(learn, records, bs=16):
 # ---- rows
 
 def fairer(row):
-    "The whole epochs nearest to the budget at the pace that the row's training really had; None where these seconds are near enough"
+    "The whole epochs nearest to the budget at the pace that the row's training really had; None where these seconds are near enough, or a second try"
     n = max(1, round(row['epochs']*row['budget']/row['seconds']))
-    return n if abs(row['seconds']/row['budget']-1)>0.15 and n!=row['epochs'] else None
+    return n if abs(row['seconds']/row['budget']-1)>0.15 and n!=row['epochs'] and not row.get('replanned') else None
 
 def climb(run, seed, budget, n=None, epochs=None):
     "Train once, for `epochs` or as many as the budget seems to allow, and give the row of each of the run's rungs"
     parts  = splits(run.data, n)
-    epochs = epochs or choose_epochs(run, parts, seed, budget)
+    replanned,epochs = epochs is not None,epochs or choose_epochs(run, parts, seed, budget)
     learn,precision = make_learner(run, parts, seed)
     start = time.perf_counter()
     with learn.no_bar(), learn.no_logging(): fit(run, learn, epochs)
     seconds = time.perf_counter()-start
     evs = measure(learn, parts[1])
     ways = {k:dict(voc12=round(o.voc12,4), coco=round(o.coco,4)) for k,o in evs.items()}
-    base = dict(seconds=round(seconds,1), budget=budget, epochs=epochs, images=len(parts[0]), split='val', counts=evs['own'].counts, n=n,
+    base = dict(seconds=round(seconds,1), budget=budget, epochs=epochs, replanned=replanned, images=len(parts[0]), split='val', counts=evs['own'].counts, n=n,
                 size=SETS[run.data]['size'], bs=SETS[run.data]['bs'], arch=run.arch, weights=learn.model.config['weights_from'], precision=precision,
                 machine=machine(), versions=dict(ssd_fastai=__version__, fastai=fastai.__version__, torch=torch.__version__, torchvision=torchvision.__version__))
     return [dict(data=run.data, rung=name, says=says, seed=seed, **ways[way], way=way, ways=ways, **base) for name,says,way in run.rows]

@@ -10,7 +10,7 @@ from torchvision.ops import nms
 
 from ssd_fastai.anchors import AnchorRecipe
 from ssd_fastai.boxes import box_iou, to_xyxy
-from ssd_fastai.head import OutConv
+from ssd_fastai.head import OutConv, SSDMultiHead
 from ssd_fastai.losses import class_loss
 from ssd_fastai.match import BoxCoder, match_anchors
 
@@ -24,6 +24,10 @@ def seed_flatten(x, k):
 class SeedOutConv(OutConv):
     "The seed's output layer (S1)"
     def forward(self, x): return [seed_flatten(o(x), self.k) for o in (self.oconv1,self.oconv2)]
+
+class SeedMultiHead(SSDMultiHead):
+    "S1 in today's head"
+    def outs(self, maps): return tuple(torch.cat([seed_flatten(f(o), self.k) for o in maps], 1) for f in (self.classes,self.boxes))
 
 class SeedRecipe(AnchorRecipe):
     "S2: x slow and y fast, as fastai v1's (y,x) boxes had it, while today's maps have y slow and x fast"

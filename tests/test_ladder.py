@@ -134,6 +134,27 @@ def test_rungs_train(run, small, capsys):
     assert set(found)==set(ladder.WAYS) and all(0<=o.voc12<=1 for o in found.values())
     if len(run.on) in (0,len(ladder.ALL)): close(found['own'].voc12, learn.evaluate(progress=False).voc12)   # one protocol
     if len(run.on)<=10: assert bool(check_alignment(learn.model, 128))==({'aligned','axes'}<=run.on)           # at 64 px all maps have one cell
+    start = torch.cat([o.flatten() for o in ladder.make_learner(run, small, 1)[0].model.eval()(torch.rand(1,3,64,64))[:1]]).sigmoid().mean()
+    assert (start<0.03)==('prior' in run.on)
+
+def marks(run, parts):
+    "All that a rung can change: one entry each for model, loss, data, optimiser and schedule"
+    learn,how = ladder.make_learner(run, parts, 1)
+    m = learn.model
+    c,b = m.eval()(torch.linspace(0, 1, 3*64*64).view(1,3,64,64))
+    torch.manual_seed(0)
+    pred = torch.randn(2,len(m.anchors),len(learn.dls.vocab)),torch.randn(2,len(m.anchors),4)
+    pred = [o.requires_grad_() for o in pred]
+    loss = learn.loss_func(pred, torch.tensor([[[-.8,-.7,-.1,.1],[.2,.1,.7,.8]]]*2), torch.tensor([[1,2]]*2))
+    pull = torch.autograd.grad(loss, pred)
+    return [type(m.head).__name__, tuple(o.shape for o in (c,b)), (c[0]*torch.arange(c.shape[1])[:,None]).sum().item(), m.anchors.sum(0).tolist(), m.anchors[::7].tolist(), m.encoding, loss.item(),
+            pull[0].abs().sum().item(), repr(learn.dls.after_item), learn.opt_func, how, next(m.parameters()).is_contiguous(memory_format=torch.channels_last),
+            'cycle' in run.on, 'average' in run.on, ladder.plan(run, 12)]
+
+def test_no_rung_is_empty(small):
+    all_marks = {r.rows[0][0]: marks(r, small) for r in ladder.rungs()}
+    names = list(all_marks)
+    assert not [b for a,b in zip(names, names[1:]) if all_marks[a]==all_marks[b]]
 
 def test_the_top_is_the_default(small):
     top = ladder.rungs()[-1]
@@ -156,6 +177,7 @@ def test_without_takes_one_change_away(small):
 def test_fairer():
     row = lambda seconds,epochs: ladder.fairer(dict(seconds=seconds, epochs=epochs, budget=60))
     assert [row(38.6, 3), row(75.3, 6), row(66., 6), row(140., 1)]==[5,5,None,None]
+    assert ladder.fairer(dict(seconds=38.6, epochs=3, budget=60, replanned=True)) is None
 
 def test_a_stopped_ladder_goes_on(tmp_path, monkeypatch, capsys):
     "Rows are kept one run at a time; what is there is not measured again; another budget is refused"
