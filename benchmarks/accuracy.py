@@ -102,10 +102,10 @@ def clock(seconds, steps=None):
         def over(self): return bool(seconds and self.past >= seconds)
     return Clock()
 
-def epoch_seconds(learn, frozen, steps=12):
+def epoch_seconds(learn, steps=12):
     "Time of an epoch: of its start, when loading processes start, and of its steps; the first of three short ones does not count"
     from ssd_fastai.learner import AverageWeights
-    learn.freeze_to(frozen)
+    learn.unfreeze()
     c = clock(None, steps)
     with learn.no_bar(), learn.no_logging(): learn.fit(3, cbs=[AverageWeights(), c])
     start,step = (mean(o) for o in zip(*((t[1]-t[0], (t[-1]-t[1])/max(1, len(t)-2)) for t in c.epochs[1:])))
@@ -113,25 +113,15 @@ def epoch_seconds(learn, frozen, steps=12):
 
 def plan(splits, r, seconds):
     "As many epochs as fit into `seconds`, by timed steps of a learner that is thrown away"
-    from ssd_fastai.training import plan_stages
-    learn = learner(splits, r)
-    warm  = r['weights'] != 'none'
-    t = {o:epoch_seconds(learn, o) for o in ((2, 0) if warm else (0,))}
-    takes = lambda e: sum(k*t[f] for f,k,*_ in plan_stages(e, r['lr'], warm))
-    e = 1
-    while takes(e+1) < 0.98*seconds: e += 1
-    return e
+    return max(1, int(0.98*seconds/epoch_seconds(learner(splits, r))))
 
 def train(learn, r, epochs, c):
-    "By stages with one cycle each and averaged weights, as `ssd-train` does; the seed at one rate"
+    "One cycle, everything at once, averaged weights, as `ssd-train` does; the seed at one rate"
     from fastai.vision.all import defaults
     from ssd_fastai.learner import AverageWeights
-    from ssd_fastai.training import plan_stages
     if r['kind'] == 'seed': return learn.fit(epochs, defaults.lr, cbs=c)
-    for frozen,n,lr,*_ in plan_stages(epochs, r['lr'], r['weights'] != 'none'):
-        if not n or c.start and c.over: continue
-        learn.freeze_to(frozen)
-        learn.fit_one_cycle(n, lr, cbs=[AverageWeights(), c])
+    learn.unfreeze()
+    learn.fit_one_cycle(epochs, r['lr'], cbs=[AverageWeights(), c])
 
 def evaluate(learn, records, r):
     "By the detector; the seed by its own way to hand out scores"

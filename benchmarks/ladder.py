@@ -40,13 +40,14 @@ SEEDS = 1,2
 SETS  = dict(shapes=dict(size=128, bs=8, budget=60), bccd=dict(size=(256,320), bs=4, budget=120))
 
 # ---- the rungs: each has the changes of those before it and one more. Those that make training faster and those that let it see small objects come
-# first: without them nothing is learned in a minute, and no cure shows
+# first, and scores that start low: without them nothing is learned in a minute, and no cure shows. The last one is beyond the default
 
 CHANGES = [
     ('cycle',      '',    f'one cycle up to a rate of {LR:g}, not {defaults.lr:g} throughout'),
     ('fused',      '',    'PyTorch\'s fused AdamW, not fastai\'s Adam'),
     ('fast',       '',    'channels-last'),
     ('levels',     'S10', 'features of strides 8 to 128, merged top-down, not of 32 and more: the default\'s head'),
+    ('prior',      'S16', 'class scores start from 0.01, not from 0.5'),
     ('iou',        'S13', 'overlap is intersection over union, not the gap between boxes'),
     ('background', 'S6',  'anchors that overlap nothing by 0.4 are background'),
     ('batch',      'S7',  'classes are learned from every image of a batch, not from its last'),
@@ -55,7 +56,6 @@ CHANGES = [
     ('label',      'S4',  'a score for each box, not one for all boxes of a class'),
     ('scores',     'S3',  '… and that box\'s own (with `label` and `axes`: one training)'),
     ('normalise',  'S9',  'both losses divided by the number of positive anchors'),
-    ('prior',      'S16', 'class scores start from 0.01, not from 0.5'),
     ('flow',       'S17', 'gradient through the focal weight'),
     ('encoding',   'S11', 'offsets with variances, not on a tanh\'s leash'),
     ('anchors',    '',    'six anchors a cell, of two and three cells, not nine of about one'),
@@ -64,11 +64,11 @@ CHANGES = [
     ('flip',       '',    'mirror images'),
     ('average',    '',    'a moving average of the weights'),
     ('giou',       '',    'GIoU for boxes, weight 2, not L1 of their corners'),
-    ('augment',    '',    'the default augmentation, not mirror images alone'),
-    ('frozen',     '',    'the body frozen first, as ssd-train does: today\'s default'),
+    ('augment',    '',    'the default augmentation, not mirror images alone: today\'s default'),
+    ('frozen',     '',    'beyond it: the body frozen for the first sixth of the epochs'),
 ]
 NAMES = [o for o,*_ in CHANGES]
-ALL   = frozenset(NAMES)
+TODAY = frozenset(NAMES)-{'frozen'}   # the default
 
 @dataclass(frozen=True)
 class Run:
@@ -80,7 +80,7 @@ class Run:
     start:str='random'   # or from ImageNet: 'all' at one rate, 'frozen' then all, 'unfreezing' by stages with discriminative rates
 
 def rungs():
-    "The rungs on drawn shapes, from ImageNet weights as in the post; those that only hand out scores in another way share a training"
+    "The rungs on drawn shapes, the last but one is the default, from ImageNet weights as in the post; those that only hand out scores in another way share a training"
     run  = lambda on,row: Run('shapes', frozenset(on), (row,), 'tf_efficientnet_lite0', 'frozen' if 'frozen' in on else 'all')
     runs = [run((), ('seed', 'the seed as it is', 'last'))]
     for i,(name,s,says) in enumerate(CHANGES):
@@ -92,17 +92,19 @@ def rungs():
 def cells():
     "The runs on BCCD: three from random weights, three from ImageNet's"
     cured = frozenset(o for o,code,_ in CHANGES if code and o not in ('levels','encoding'))
-    lite  = lambda name,says,start: Run('bccd', ALL, ((name,says,'own'),), 'tf_efficientnet_lite0', start)
+    lite  = lambda name,says,start: Run('bccd', TODAY, ((name,says,'own'),), 'tf_efficientnet_lite0', start)
     return [Run('bccd', frozenset(), (('seed','the seed as it is','last'),)), Run('bccd', cured, (('cured','the seed, its mistakes cured','own'),)),
-            Run('bccd', ALL, (('default','today\'s default','own'),)), lite('lite0-all','ImageNet weights, all at once with one rate','all'),
-            lite('lite0-frozen','ImageNet weights, the body frozen first, as ssd-train does','frozen'),
+            Run('bccd', TODAY, (('default','today\'s default','own'),)), lite('lite0-all','ImageNet weights, all at once with one rate, as ssd-train does','all'),
+            lite('lite0-frozen','ImageNet weights, the body frozen for the first sixth of the epochs','frozen'),
             lite('lite0-unfreezing','ImageNet weights, fit_unfreezing with discriminative rates','unfreezing')]
 
 def without():
     "The default on BCCD without one change, for those that a minute of drawn shapes is too short or too clean to judge; without `flip`, no augmentation at all"
     doubtful = 'band','flip','average','giou','augment'
-    less = lambda o: ALL-{o, 'augment'} if o=='flip' else ALL-{o}
+    less = lambda o: TODAY-{o, 'augment'} if o=='flip' else TODAY-{o}
     return [Run('bccd', less(o), ((f'without {o}', f"today's default less `{o}`{' and `augment`' if o=='flip' else ''}", 'own'),)) for o in doubtful]
+
+def all_runs(): return [*rungs(), *cells(), *without()]
 
 # ---- data
 
@@ -172,7 +174,7 @@ def plan(run, epochs):
     if run.start=='unfreezing':
         a,b = round(epochs*0.2),round(epochs*0.3)
         return [(2,a,LR), (1,b,LR), (0,epochs-a-b,LR)]
-    return [o[:3] for o in plan_stages(epochs, LR, run.start=='frozen')]
+    return plan_stages(epochs, LR, round(epochs/6) or int(epochs>1) if run.start=='frozen' else 0)
 
 def fit(run, learn, epochs, cbs=()):
     cbs = [NoValid(), *cbs, *([AverageWeights()] if 'average' in run.on else [])]
@@ -240,10 +242,12 @@ def climb(run, seed, budget, n=None, epochs=None):
 def read_rows(out): return json.loads(out.read_text()) if out.exists() else []
 
 def keep(out, rows):
-    "Write all rows, old and new, by rename: in the order of the ladder"
-    order = {(r.data,name):i for i,(r,name) in enumerate((r,o[0]) for r in [*rungs(),*cells(),*without()] for o in r.rows)}
-    new  = {(o['data'],o['rung'],o['seed']):o for o in [*read_rows(out), *rows]}
-    rows = sorted(new.values(), key=lambda o: (order.get((o['data'],o['rung']), 999), o['seed']))
+    "Write all rows, old and new, by rename: in the order and the words of the ladder"
+    words = {(r.data,name):says for r in all_runs() for name,says,_ in r.rows}
+    order = {o:i for i,o in enumerate(words)}
+    of    = lambda o: (o['data'],o['rung'])
+    new   = {(*of(o),o['seed']): {**o, 'says':words.get(of(o)) or o['says']} for o in [*read_rows(out), *rows]}
+    rows  = sorted(new.values(), key=lambda o: (order.get(of(o), 999), o['seed']))
     write(out, json.dumps(rows, indent=1)+'\n')
 
 # ---- the picture
@@ -291,10 +295,11 @@ def arguments():
     return p.parse_args()
 
 def todo(a):
-    "(run, seed, whether it is done) in the order of work: the whole ladder with the first seed, then with the second"
-    done = {(o['data'],o['rung'],o['seed']) for o in read_rows(a.out) if not fairer(o)}
-    runs = [r for r in [*rungs(), *cells(), *without()] if a.only in r.data or any(a.only in o[0] for o in r.rows)]
-    return [(r, s, not a.again and all((r.data,o[0],s) in done for o in r.rows)) for s in SEEDS for r in runs]
+    "(run, seed, its rows so far or Nones, whether it is done) in the order of work: the whole ladder with the first seed, then with the second"
+    old  = {} if a.again else {(o['data'],o['rung'],o['seed']):o for o in read_rows(a.out)}
+    runs = [r for r in all_runs() if a.only in r.data or any(a.only in o[0] for o in r.rows)]
+    mine = lambda r,s: [old.get((r.data,o[0],s)) for o in r.rows]
+    return [(r, s, mine(r, s), all(o and not fairer(o) for o in mine(r, s))) for s in SEEDS for r in runs]
 
 def refuse_mixture(a, run, budget):
     old = {(o['budget'],o['n']) for o in read_rows(a.out) if o['data']==run.data}
@@ -304,16 +309,16 @@ def main():
     a = arguments()
     jobs = todo(a)
     if a.list:
-        for r,s,d in jobs: print('done ' if d else '     ', r.data, s, '; '.join(f'{n}: {says}' for n,says,_ in r.rows))
+        for r,s,_,d in jobs: print('done ' if d else '     ', r.data, s, '; '.join(f'{n}: {says}' for n,says,_ in r.rows))
     else:
-        for r,s,d in jobs:
+        for r,s,old,d in jobs:
             if a.draw or d: continue
             if r.data=='bccd' and not DATA.is_dir(): print('BCCD is not in SSD_FASTAI_DATA: left out'); continue
             budget = a.budget or SETS[r.data]['budget']
             refuse_mixture(a, r, budget)
-            old  = next((o for o in read_rows(a.out) if (o['data'],o['rung'],o['seed'])==(r.data,r.rows[0][0],s)), None)
-            rows = climb(r, s, budget, a.n, fairer(old) if old and not a.again else None)
-            if old is None and (epochs:=fairer(rows[0])): rows = climb(r, s, budget, a.n, epochs)
+            own  = fairer(old[0]) if old[0] else None
+            rows = climb(r, s, budget, a.n, own)
+            if own is None and (own:=fairer(rows[0])): rows = climb(r, s, budget, a.n, own)
             keep(a.out, rows)
             for o in rows: print(*(o[k] for k in ('data','rung','seed','voc12','coco','seconds','epochs')), flush=True)
         draw(a.out, ROOT/'images'/'ladder.png' if a.out==RESULTS else a.out.with_suffix('.png'))

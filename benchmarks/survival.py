@@ -14,11 +14,11 @@ EPOCHS = 60
 TRAIN  = ['--arch','test_resnet', '--size','64', '--bs','7', '--precision','float32', '--workers','1']   # a body of kilobytes
 
 def prepare(d, epochs):
-    "Data and a body's weights in folder `d`, and the arguments of a run: with weights it starts frozen, so that both stages are struck"
+    "Data and a body's weights in folder `d`, and the arguments of a run: it starts frozen, so that both stages are struck"
     import timm, torch
     from ssd_fastai.synth import synth_voc
     torch.save(timm.create_model('test_resnet').state_dict(), d/'body.pth')
-    return [str(synth_voc(d/'shapes', n=40, seed=1)), *TRAIN, '--weights',str(d/'body.pth'), '--epochs',str(epochs)]
+    return [str(synth_voc(d/'shapes', n=40, seed=1)), *TRAIN, '--weights',str(d/'body.pth'), '--epochs',str(epochs), '--frozen',str(max(1, epochs//6))]
 
 # imports once what takes seconds to import, then forks a process for every command
 NURSERY = '''

@@ -111,8 +111,9 @@ def ssd_train(
     arch='resnet34',     # body: a torchvision or timm name
     size='300',          # what images are resized to, pixels: one number or HEIGHTxWIDTH
     bs:int=0,            # images a step and process; 0: 128 on a GPU, 16 on a CPU, fewer for small sets
-    epochs:int=30,       # passes over the training set; from ImageNet weights the first sixth with a frozen body
-    lr:float=2e-3,       # top learning rate of the head
+    epochs:int=30,       # passes over the training set
+    frozen:int=0,        # of these, the first so many with a frozen body; needs weights for it
+    lr:float=2e-3,       # top learning rate
     seed:int=42,         # of weights, order and augmentation
     train='train',       # training split: a name, names with commas between (2007/trainval,2012/trainval), or a COCO file
     valid='val',         # validation split, likewise
@@ -130,7 +131,7 @@ def ssd_train(
     _heed_sigterm('ssd-train', '--resume goes on from the last checkpoint')
     if rank: sys.stdout = open(os.devnull, 'w')   # the first process speaks for all
     make_dls = _loaders(data, train, valid, size=parse_size(size), bs=bs or None, method=method, num_workers=None if workers < 0 else workers)
-    try: ev = train_run(make_dls, arch, out, epochs=epochs, lr=lr, seed=seed, resume=resume, weights=weights, head=head, precision=precision)
+    try: ev = train_run(make_dls, arch, out, epochs=epochs, frozen=frozen, lr=lr, seed=seed, resume=resume, weights=weights, head=head, precision=precision)
     except KeyboardInterrupt as e:
         if not rank: print(f'ssd-train: {e or "interrupted"}', file=sys.stderr)
         sys.exit(130)

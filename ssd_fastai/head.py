@@ -34,6 +34,14 @@ def flatten_conv(
     return x.permute(0,2,3,1).reshape(b, h*w*k, f//k)
 
 # %% ../nbs/20_head.ipynb #80fa0268
+class _ZeroEdge(nn.Conv2d):
+    "A convolution that puts `edge` cells of zeros around its map itself: PyTorch's bfloat16 leaves the gradient of taps that see only padding unwritten"
+    def __init__(self, nin, nout, ks, stride, edge, bias=True):
+        super().__init__(nin, nout, ks, stride, bias=bias)
+        self.edge = edge
+
+    def forward(self, x): return super().forward(F.pad(x, (self.edge,)*4))
+
 class StdConv(nn.Module):
     "The seed's layer: convolution, ReLU, batch norm, dropout; halves the map unless `stride=1`"
     def __init__(self,
@@ -45,7 +53,7 @@ class StdConv(nn.Module):
         drop:float=0.5,    # dropout, 0–1; the seed's author used 0.5 to 0.58
     ):
         super().__init__()
-        self.conv = nn.Conv2d(nin, nout, kernel_size=kernel_size, stride=stride, padding=padding)
+        self.conv = _ZeroEdge(nin, nout, kernel_size, stride, padding)
         self.bn   = nn.BatchNorm2d(nout)
         self.drop = nn.Dropout(drop)
 
@@ -101,9 +109,9 @@ class SSDHead(nn.Module):
     def forward(self, feats): return self.outs(self.maps(feats))
 
 # %% ../nbs/20_head.ipynb #e4d2a7cf
-def _conv_norm(nin, nout, ks=3, stride=1, act=True, pad=None):
+def _conv_norm(nin, nout, ks=3, stride=1, act=True):
     "Convolution and group norm: no statistics between images or levels, so a batch of one and a map of one cell are fine"
-    conv = nn.Conv2d(nin, nout, ks, stride, ks//2 if pad is None else pad, bias=False)
+    conv = _ZeroEdge(nin, nout, ks, stride, 1, bias=False) if stride>1 else nn.Conv2d(nin, nout, ks, padding=ks//2, bias=False)
     nn.init.kaiming_normal_(conv.weight, nonlinearity='relu' if act else 'linear')
     norm = nn.GroupNorm(math.gcd(nout, max(1,nout//8)), nout)
     return nn.Sequential(conv, norm, *([nn.ReLU(inplace=True)] if act else []))
@@ -133,7 +141,7 @@ class SSDMultiHead(nn.Module):
         self.k = k
         self.lateral = nn.ModuleList(_conv_norm(o, width, 1, act=False) for o in nins)
         self.smooth  = nn.ModuleList(_conv_norm(width, width) for _ in nins)
-        self.extra   = nn.ModuleList(_conv_norm(width, width, stride=2, pad=0) for _ in range(extra))   # `maps` pads
+        self.extra   = nn.ModuleList(_conv_norm(width, width, stride=2) for _ in range(extra))
         self.classes = nn.Sequential(*tower(), _out_conv(width, n_classes*k, bias))
         self.boxes   = nn.Sequential(*tower(), _out_conv(width, 4*k))
 
@@ -143,7 +151,7 @@ class SSDMultiHead(nn.Module):
         for i in reversed(range(len(res)-1)):  # to the finer map's own size: odd sizes fit as well
             res[i] = res[i] + F.interpolate(res[i+1], size=res[i].shape[-2:], mode='nearest')
         res = [f(o) for f,o in zip(self.smooth, res)]
-        for f in self.extra: res.append(f(F.pad(res[-1], (1,1,1,1))))
+        for f in self.extra: res.append(f(res[-1]))
         return res
 
     def outs(self, maps):

@@ -24,12 +24,12 @@ from .metrics import Evaluation
 def plan_stages(
     epochs:int,       # epochs in all
     lr:float,         # top rate of the head
-    pretrained:bool,  # start with the body frozen?
-    lr_mult:float=3,  # rate of the head over that of the early body
-)->list:              # of (groups frozen, epochs, rate or slice of rates)
+    frozen:int=0,     # of them the first so many with a frozen body
+    lr_mult:float=3,  # rate of the head over that of the early body, once it is not frozen any more
+)->list:              # of (groups frozen, epochs, rate or slice of rates). ValueError where no epoch is left to the body
     "What to train for how long at which rates"
-    if not pretrained: return [(0, epochs, lr)]
-    frozen = max(1, round(epochs/6)) if epochs > 1 else 0
+    if not frozen: return [(0, epochs, lr)]
+    if not 0 < frozen < epochs: raise ValueError(f'frozen={frozen}: the body must train too, so give fewer than all {epochs} epochs')
     return [(2, frozen, lr), (0, epochs-frozen, slice(lr/lr_mult, lr))]
 
 # %% ../nbs/28_training.ipynb #0a447ca7
@@ -332,6 +332,12 @@ def _args(dls, args):
     return _plain({**args, 'size':dls.size, 'method':dls.method, 'classes':list(dls.vocab), 'bs':dls.train.bs,
                    'training images':len(dls.train_ds), 'validation images':len(dls.valid_ds)})
 
+def _start(learn, frozen):
+    "Where the body's weights come from; ValueError where random ones would be frozen"
+    start = learn.model.config['weights_from']
+    if frozen and start == 'none': raise ValueError(f'frozen={frozen}: the body has random weights, nothing that is worth freezing: leave it out, or give weights')
+    return start
+
 @contextmanager
 def _together(learn, n, seed):
     "fastai's `distrib_ctx` where there are several processes; each then draws random numbers of its own"
@@ -345,9 +351,10 @@ def train_run(
     make_dls,           # a function that makes the `DetectionDataLoaders`: called once the seed is set
     arch,               # a torchvision or timm name
     out,                # folder of the run
-    epochs=30,          # epochs in all; with ImageNet weights the first sixth with a frozen body
-    lr=2e-3,            # top learning rate of the head
-    lr_mult=3,          # rate of the head over that of the early body, from pretrained weights
+    epochs=30,          # epochs in all
+    lr=2e-3,            # top learning rate
+    frozen=0,           # of the epochs the first so many with a frozen body; needs weights for it
+    lr_mult=3,          # after these, rate of the head over that of the early body
     wd=0.01,            # weight decay
     weights='auto',     # 'auto', 'imagenet', 'none' or a file
     precision='auto',   # 'auto', 'float32', 'bf16' or 'fp16'
@@ -357,22 +364,22 @@ def train_run(
     **kwargs,           # for `ssd_learner`
 )->Evaluation:
     "Train in a folder that survives interruption; evaluate the written model. Under several processes the first alone returns the evaluation"
-    n,run = join_processes(),RunFolder(out)
+    n,run,stages = join_processes(),RunFolder(out),by_first(plan_stages, epochs, lr, frozen, lr_mult)
     done,state = by_first(_begin, run, resume)
     if done: return
     set_seed(seed, reproducible=True)
     dls   = make_dls()
     learn = learner_for(dls, arch, weights, run.say, wd=wd, path=run.path, **kwargs)
-    start,how = by_first(learn.model.config.get, 'weights_from'),choose_precision(precision, dls.device)
+    start,how = by_first(_start, learn, frozen),choose_precision(precision, dls.device)
     if dls.device.type == 'cpu': learn.model.to(memory_format=torch.channels_last)   # faster there in float32 as well
     if how != 'float32': learn = getattr(learn, f'to_{how}')()
     info = dict(weights=start, seed=seed, arch=str(arch), epochs=epochs)
-    run.args = _args(dls, {**info, 'lr':lr, 'lr_mult':lr_mult, 'wd':wd, **kwargs, 'precision':how, 'processes':n})
+    run.args = _args(dls, {**info, 'lr':lr, 'frozen':frozen, 'lr_mult':lr_mult, 'wd':wd, **kwargs, 'precision':how, 'processes':n})
     if resume: run.history = by_first(run.take_up, state)
     run.saved = len(run.history)
     run.say(f'{arch}, weights: {start}, precision: {how}, {len(dls.train_ds)} images, {dls.train.bs} a step, {epochs} epochs'
             + (f', {n} processes' if n > 1 else ''))
     with run.guard(dls.train.bs):
-        with _together(learn, n, seed): _fit_stages(learn, run, plan_stages(epochs, lr, start != 'none', lr_mult), state)
+        with _together(learn, n, seed): _fit_stages(learn, run, stages, state)
         leave_processes()
         if run.first: return _finish(learn, run, records, info)

@@ -684,13 +684,13 @@ GOOD_ARGS = {'--size':['64','48x64'], '--json':['@out.json'], '--draw':['@out.pn
 SOUND     = dict(data='@shapes', model='@m.safetensors', images='@img')
 ODD_ARGS  = {'--size':['0','-3','x','1x2x3','nan','', '10**9','9999999999999999999999'], '--score':['x','nan','','-1','7'], '--overlap':['two','-1','9','nan'], '--top_k':['x','0','-5','1.5'],
              '--threshold':['high','nan','7','-2'], '--json':['@','@no/such/deep/o.json','@m.safetensors/x.json'], '--nonsense':['1'], '--train':['nope','../../x','no.json','','train,train'], '--valid':['nope','/etc','train'],
-             '--split':['nope','../x','no.json',''], '--detections':['no.json','@m.safetensors','@shapes'], '--epochs':['x','1.5'], '--bs':['x','-1','100000'], '--arch':['resnet9000','../x',''], '--weights':['nofile','@m.safetensors','@img/a.png'],
+             '--split':['nope','../x','no.json',''], '--detections':['no.json','@m.safetensors','@shapes'], '--epochs':['x','1.5'], '--frozen':['x','-1','100000'], '--bs':['x','-1','100000'], '--arch':['resnet9000','../x',''], '--weights':['nofile','@m.safetensors','@img/a.png'],
              '--precision':['float3',''], '--head':['yolo'], '--method':['crop'], '--lr':['x'], '--onnx':['@x.txt',''], '--images':['@nowhere']}
 # what would go through in silence, and find nothing
 NEVER     = {*itertools.product(['--score','--overlap','--threshold'], ['nan','-2','7','9']), ('--score','-1'), ('--overlap','-1'), ('--top_k','0'), ('--top_k','-5')}
 COMMANDS  = {ssd_check: ('data', '--size --json --draw --train --valid --test'), ssd_eval: ('model data', '--split --json --detections --score --overlap --top_k'),
              ssd_predict: ('model images', '--json --threshold'), ssd_export: ('model', '--onnx --images'),
-             ssd_train: ('data', '--arch --size --bs --epochs --weights --precision --head --method --train --valid --lr')}
+             ssd_train: ('data', '--arch --size --bs --epochs --frozen --weights --precision --head --method --train --valid --lr')}
 WHERE     = dict(data=['@shapes','@shapes','@shapes','@nowhere','@img','@m.safetensors','','@voc','\0','x'*300], model=['@m.safetensors','@m.safetensors','@nowhere','@img/a.png','@shapes',''],
                  images=['@img/a.png','@img','@nowhere','@m.safetensors','@out',''])
 
