@@ -34,7 +34,7 @@ SYSTEMS = {
     'ours-resnet18':       dict(kind='ours', arch='resnet18', weights='none'),
     'ours-resnet34':       dict(kind='ours', arch='resnet34', weights='none'),
     'ours-seed-head':      dict(kind='ours', arch='resnet34', weights='none', head='seed', bccd=SEED, shapes=SEED, quick=dict(size=128)),
-    'ours-lite0-imagenet': dict(kind='ours', arch='tf_efficientnet_lite0', weights='imagenet', precision='float32'),
+    'ours-lite0-imagenet': dict(kind='ours', arch='tf_efficientnet_lite0', weights='imagenet', precision='float32', workers=0),
     'seed-as-it-was':      dict(kind='seed', arch='resnet34', weights='none', head='seed', encoding='tanh', precision='float32', optimiser='Adam',
                                 bccd=SEED, shapes=SEED, quick=dict(size=128)),
     'tv-ssdlite320':       dict(SSDLITE, quick=dict(size=128)),
