@@ -75,6 +75,7 @@ def learner(splits, r):
                                             path=WORK, verify=False)
     kwargs = {**{k:r[k] for k in ('head', 'encoding') if k in r}, **(dict(opt_func=Adam) if r.get('optimiser') == 'Adam' else {})}
     learn = learner_for(dls, r['arch'], r['weights'], wd=0.01, path=WORK, **kwargs)
+    learn.unfreeze()
     if dls.device.type == 'cpu': learn.model.to(memory_format=torch.channels_last)
     if r['kind'] == 'seed':
         from ladder import put_mistakes
@@ -88,7 +89,7 @@ def clock(seconds, steps=None):
     class Clock(Callback):
         order,run_valid = 90,False
         start,images = None,0
-        def before_fit(self): self.start,self.epochs = self.start or time.perf_counter(),[]
+        def before_fit(self): self.start,self.epochs = time.perf_counter(),[]
         def before_train(self): self.epochs.append([time.perf_counter()])
         def after_batch(self):
             self.images += len(self.xb[0])
@@ -105,7 +106,6 @@ def clock(seconds, steps=None):
 def epoch_seconds(learn, steps=12):
     "Time of an epoch: of its start, when loading processes start, and of its steps; the first of three short ones does not count"
     from ssd_fastai.learner import AverageWeights
-    learn.unfreeze()
     c = clock(None, steps)
     with learn.no_bar(), learn.no_logging(): learn.fit(3, cbs=[AverageWeights(), c])
     start,step = (mean(o) for o in zip(*((t[1]-t[0], (t[-1]-t[1])/max(1, len(t)-2)) for t in c.epochs[1:])))
@@ -120,7 +120,6 @@ def train(learn, r, epochs, c):
     from fastai.vision.all import defaults
     from ssd_fastai.learner import AverageWeights
     if r['kind'] == 'seed': return learn.fit(epochs, defaults.lr, cbs=c)
-    learn.unfreeze()
     learn.fit_one_cycle(epochs, r['lr'], cbs=[AverageWeights(), c])
 
 def evaluate(learn, records, r):

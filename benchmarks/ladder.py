@@ -298,8 +298,8 @@ def todo(a):
     "(run, seed, its rows so far or Nones, whether it is done) in the order of work: the whole ladder with the first seed, then with the second"
     old  = {} if a.again else {(o['data'],o['rung'],o['seed']):o for o in read_rows(a.out)}
     runs = [r for r in all_runs() if a.only in r.data or any(a.only in o[0] for o in r.rows)]
-    mine = lambda r,s: [old.get((r.data,o[0],s)) for o in r.rows]
-    return [(r, s, mine(r, s), all(o and not fairer(o) for o in mine(r, s))) for s in SEEDS for r in runs]
+    jobs = [(r, s, [old.get((r.data,o[0],s)) for o in r.rows]) for s in SEEDS for r in runs]
+    return [(r, s, mine, all(o and not fairer(o) for o in mine)) for r,s,mine in jobs]
 
 def refuse_mixture(a, run, budget):
     old = {(o['budget'],o['n']) for o in read_rows(a.out) if o['data']==run.data}
@@ -316,9 +316,9 @@ def main():
             if r.data=='bccd' and not DATA.is_dir(): print('BCCD is not in SSD_FASTAI_DATA: left out'); continue
             budget = a.budget or SETS[r.data]['budget']
             refuse_mixture(a, r, budget)
-            own  = fairer(old[0]) if old[0] else None
-            rows = climb(r, s, budget, a.n, own)
-            if own is None and (own:=fairer(rows[0])): rows = climb(r, s, budget, a.n, own)
+            epochs = fairer(old[0]) if old[0] else None
+            rows   = climb(r, s, budget, a.n, epochs)
+            if epochs is None and (epochs:=fairer(rows[0])): rows = climb(r, s, budget, a.n, epochs)
             keep(a.out, rows)
             for o in rows: print(*(o[k] for k in ('data','rung','seed','voc12','coco','seconds','epochs')), flush=True)
         draw(a.out, ROOT/'images'/'ladder.png' if a.out==RESULTS else a.out.with_suffix('.png'))

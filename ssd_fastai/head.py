@@ -111,7 +111,7 @@ class SSDHead(nn.Module):
 # %% ../nbs/20_head.ipynb #e4d2a7cf
 def _conv_norm(nin, nout, ks=3, stride=1, act=True):
     "Convolution and group norm: no statistics between images or levels, so a batch of one and a map of one cell are fine"
-    conv = _ZeroEdge(nin, nout, ks, stride, 1, bias=False) if stride>1 else nn.Conv2d(nin, nout, ks, padding=ks//2, bias=False)
+    conv = _ZeroEdge(nin, nout, ks, stride, ks//2, bias=False) if stride>1 else nn.Conv2d(nin, nout, ks, padding=ks//2, bias=False)
     nn.init.kaiming_normal_(conv.weight, nonlinearity='relu' if act else 'linear')
     norm = nn.GroupNorm(math.gcd(nout, max(1,nout//8)), nout)
     return nn.Sequential(conv, norm, *([nn.ReLU(inplace=True)] if act else []))
