@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest, torch
 from PIL import Image
 
-from ssd_fastai.boxes import Fit, box_iou, load_image
+from ssd_fastai.boxes import box_iou
 from ssd_fastai.detector import decode_output, image_tensor
-from ssd_fastai.export import load_detector
+from ssd_fastai.files import load_detector
+from ssd_fastai.images import load_image
+from ssd_fastai.resize import Fit
 
 pytest.importorskip('timm', reason='the fixed detector has a timm body: pip install ssd_fastai[lite]')
 HERE     = Path(__file__).resolve().parent/'golden'
@@ -56,7 +58,7 @@ def test_a_small_change_shows(det):
     want = det.detect(FILES, score=0.02)
     pics = [Image.eval(load_image(f), lambda v: min(255, v+1)) for f in FILES]
     assert not same(want, det.detect(pics, score=0.02))
-    assert not same(want, det.detect(FILES, score=0.02, overlap=0.4))
+    assert not same(want, det.detect(FILES, score=0.02, iou=0.4))
     det.size = (80, 97)
     assert not same(want, det.detect(FILES, score=0.02))
 
@@ -100,9 +102,9 @@ def test_bfloat16(det):
     assert ((b1-b2).abs()*scale)[sure].max() < 0.2
     full,half = det.detections(b1, s1, fits),det.detections(b2, s2, fits)
     for a,b in [*zip(full, half), *zip(half, full)]:
-        for l,s,box in differ(a, b, px=0.2, score=0.02, edge=det.score):   # only where one that is as sure took its place
+        for l,s,box in differ(a, b, px=0.2, score=0.02, edge=det.thresholds.score):   # only where one that is as sure took its place
             rival = b.boxes[(b.labels==l) & (b.scores>s-0.02)]
-            assert box_iou(torch.tensor([box]), rival).max() > det.overlap-0.02
+            assert box_iou(torch.tensor([box]), rival).max() > det.thresholds.iou-0.02
     assert sum(map(len, full)) >= 20
 
 def test_float32_under_autocast(det):
@@ -116,4 +118,4 @@ def test_cuda(det):
     "Another device: boxes within 0.2 px, scores within 0.002 (TF32 convolutions)"
     want = det.detect(FILES)
     det.model.cuda()
-    assert same(want, det.detect(FILES), px=0.2, score=2e-3, edge=det.score)
+    assert same(want, det.detect(FILES), px=0.2, score=2e-3, edge=det.thresholds.score)

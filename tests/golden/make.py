@@ -46,7 +46,7 @@ def draw(records):
 
 def expect():
     "What the detector finds now: squished and padded, at its own thresholds"
-    from ssd_fastai.export import load_detector
+    from ssd_fastai.files import load_detector
     det,res = load_detector(HERE/'detector.safetensors'),{}
     for det.method in ('squish', 'pad'):
         for f in sorted((HERE/'images').iterdir()):
