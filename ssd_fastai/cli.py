@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 
 from fastcore.script import anno_parser
-from .processes import heed_sigterm, my_share, rank_world, to_first
+from .processes import exit_on_sigterm, gather_to_rank0, local_rank_and_size, my_share, rank_and_size
 
 # %% ../nbs/64_cli.ipynb #9beccf09
 def _call(f, args):
@@ -128,8 +128,8 @@ def ssd_train(
 ):
     "Train a detector in a folder that survives interruption: checkpoints, history, evaluation of the validation split, model"
     from ssd_fastai.runs import train_run
-    rank,_ = rank_world()
-    heed_sigterm('ssd-train', '--resume goes on from the last checkpoint')
+    rank,_ = rank_and_size()
+    exit_on_sigterm('ssd-train', '--resume goes on from the last checkpoint')
     if rank: sys.stdout = open(os.devnull, 'w')   # the first process speaks for all
     make_dls = _loaders(data, train, valid, size=parse_size(size), bs=bs or None, method=method, num_workers=None if workers < 0 else workers)
     try: ev = train_run(make_dls, arch, out, epochs=epochs, frozen=frozen, lr=lr, seed=seed, resume=resume, weights=weights, head=head, precision=precision)
@@ -246,7 +246,7 @@ def _load(model):
     import torch
     from ssd_fastai.files import load_detector
     det,n = load_detector(model),torch.cuda.device_count()
-    if n and hasattr(det.model, 'to'): det.model.to(f'cuda:{int(os.environ.get("LOCAL_RANK", 0)) % n}')
+    if n and hasattr(det.model, 'to'): det.model.to(f'cuda:{local_rank_and_size()[0] % n}')
     return det
 
 # %% ../nbs/64_cli.ipynb #3f633699
@@ -336,7 +336,7 @@ def _find(det, files, outs):
     from fastprogress.fastprogress import progress_bar
     mine  = my_share(zip(files, _output_names(files)))
     found = _detect_files(det, [f for _,(f,_) in mine])
-    if not rank_world()[0]: found = progress_bar(found, total=len(mine), leave=False)
+    if not rank_and_size()[0]: found = progress_bar(found, total=len(mine), leave=False)
     for (_,d),(i,(_,name)) in zip(found, mine):   # in this order: the bar sees the end
         if not isinstance(d, Exception):
             for out in outs: out(d, name)
@@ -362,8 +362,8 @@ def ssd_predict(
     det.thresholds = det.thresholds.changed(score=None if score == -1 else _share(score, '--score'), iou=None if iou == -1 else _share(iou, '--iou'),
                                             max_per_class=max_per_class or None, max_per_image=max_per_image or None)
     found = _find(det, files, _own_files(voc, draw))
-    if rank_world()[1] > 1:
-        if (found := to_first(list(found))) is None: return   # the first process writes for all
+    if rank_and_size()[1] > 1:
+        if (found := gather_to_rank0(list(found))) is None: return   # the first process writes for all
         found.sort(key=lambda o: o[0])
     failed = []
     with ExitStack() as stack:
@@ -431,12 +431,12 @@ def _demo_pictures(out, ev, test):
 def _of_several(train, valid, bs=None, num_workers=None, **kwargs):
     "Arguments of the loaders for one of several processes: each checks a share of the images and has a share of the processors"
     kwargs = {'bs':bs, 'num_workers':num_workers, **kwargs}
-    n = rank_world()[1]
+    n = rank_and_size()[1]
     if n == 1: return kwargs
     from torch.cuda import is_available
     from ssd_fastai.data import batch_size
     from ssd_fastai.readers import verify_pixels
     verify_pixels([r for _,r in my_share([*train, *valid])])
-    here = int(os.environ.get('LOCAL_WORLD_SIZE', n))
+    _,here = local_rank_and_size()
     if num_workers is None: kwargs['num_workers'] = max(1, min(16, (os.cpu_count() or 1)//here))
     return {**kwargs, 'verify':False, 'bs':batch_size(bs, len(train)//n, 'cuda' if is_available() else 'cpu')}

@@ -12,7 +12,7 @@ except NameError: raise ImportError('several processes need accelerate: pip inst
 
 from .data import DetectionDL
 from .learner import SSDLearner
-from .processes import gather
+from .processes import all_gather
 
 # %% ../nbs/57_distributed.ipynb #1c64f95b
 class ShareDL(DistributedDL, DetectionDL):
@@ -73,7 +73,7 @@ class DetectionTrainer(DistributedTrainer):
         if not isinstance(self.learn.dl, ShareDL): self.learn.dl = ShareDL(self.learn.dl, even=False)
         for b in self.model.buffers(): torch.distributed.broadcast(b, 0)
     def after_validate(self):
-        for m in self.learn.recorder._valid_mets: join_metric(m, gather)
+        for m in self.learn.recorder._valid_mets: join_metric(m, all_gather)
 
     def after_fit(self): self.restore()
     def restore(self):

@@ -19,7 +19,7 @@ from .data import *
 from .files import load_detector, save_detector
 from .learner import *
 from .metrics import Evaluation
-from .processes import by_first, join_processes, leave_processes, of_all, rank_world
+from .processes import run_on_rank0, join_processes, leave_processes, all_gather, rank_and_size
 
 # %% ../nbs/58_runs.ipynb #2bc8628d
 def plan_stages(
@@ -98,7 +98,7 @@ class Checkpoint(Callback):
         self.run.save({**row, 'stage':self.stage}, {
             'model':learn.model.state_dict(), 'opt':_plain(learn.opt.state_dict()), 'average':learn.average_weights.state(),
             'scaler':scaler.state_dict() if scaler else {}, 'smooth':[r.smooth_loss.count, float(r.smooth_loss.val)],
-            'random':of_all(random_state(self.dls)), 'stage':self.stage, 'epoch':self.epoch+1})
+            'random':all_gather(random_state(self.dls)), 'stage':self.stage, 'epoch':self.epoch+1})
 
 # %% ../nbs/58_runs.ipynb #2207e33c
 class RunFolder:
@@ -327,18 +327,18 @@ def train_run(
     **kwargs,           # for `ssd_learner`
 )->Evaluation:
     "Train in a folder that survives interruption; evaluate the written model. Under several processes the first alone returns the evaluation"
-    n,run,stages = join_processes(),RunFolder(out),by_first(plan_stages, epochs, lr, frozen, lr_mult)
-    done,state = by_first(_begin, run, resume)
+    n,run,stages = join_processes(),RunFolder(out),run_on_rank0(plan_stages, epochs, lr, frozen, lr_mult)
+    done,state = run_on_rank0(_begin, run, resume)
     if done: return
     set_seed(seed, reproducible=True)
     dls   = make_dls()
     learn = learner_for(dls, arch, weights, run.say, wd=wd, path=run.path, **kwargs)
-    start,how = by_first(_start, learn, frozen),choose_precision(precision, dls.device)
+    start,how = run_on_rank0(_start, learn, frozen),choose_precision(precision, dls.device)
     if dls.device.type == 'cpu': learn.model.to(memory_format=torch.channels_last)   # faster there in float32 as well
     if how != 'float32': learn = getattr(learn, f'to_{how}')()
     info = dict(weights=start, seed=seed, arch=str(arch), epochs=epochs)
     run.args = _args(dls, {**info, 'lr':lr, 'frozen':frozen, 'lr_mult':lr_mult, 'wd':wd, **kwargs, 'precision':how, 'processes':n})
-    if resume: run.history = by_first(run.take_up, state)
+    if resume: run.history = run_on_rank0(run.take_up, state)
     run.saved = len(run.history)
     run.say(f'{arch}, weights: {start}, precision: {how}, {len(dls.train_ds)} images, {dls.train.bs} a step, {epochs} epochs'
             + (f', {n} processes' if n > 1 else ''))
