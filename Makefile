@@ -1,39 +1,54 @@
-# make demo   set up, train on drawn shapes, evaluate, write pictures and a model to runs/demo
-# make test   set up, run every notebook but its slow cells, and tests/
-# make slow   the same with the slow cells
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-STAMP  := $(VENV)/.installed
+# what is installed depends on these three files: on what they say, not on when they were written
+SUM    := $(shell cat settings.ini setup.py pyproject.toml | cksum | cut -d' ' -f1)
+DEV    := $(VENV)/.dev-$(SUM)
+CORE   := $(VENV)/.core-$(SUM)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MPLBACKEND := Agg
 
-.PHONY: demo test slow sync clean
+.PHONY: help demo test slow sync dist clean
+
+help:
+	@echo 'make demo              set up, train on drawn shapes, evaluate, write pictures and a model to runs/demo'
+	@echo 'make test              set up, run every notebook but its slow cells, and tests/'
+	@echo 'make test NB=12_match  run one notebook'
+	@echo 'make slow              as make test, with the slow cells'
+	@echo 'make sync              after editing a notebook: export the modules, clean the notebooks, remake README.md'
+	@echo 'make dist              build sdist and wheel into dist/'
+	@echo 'make clean             remove the environment, runs and builds'
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 
-$(STAMP): $(BIN)/python settings.ini setup.py pyproject.toml
+$(DEV): | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
-	touch $@
+	rm -f $(VENV)/.dev-* $(VENV)/.core-*
+	touch $@ $(CORE)
 
 # the demo needs the plain package only; a checkout that has the rest already is served as well
-$(VENV)/.core: $(BIN)/python settings.ini setup.py pyproject.toml
-	test -f $(STAMP) || $(BIN)/python -m pip install --quiet --editable .
+$(CORE): | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable .
+	rm -f $(VENV)/.core-*
 	touch $@
 
-demo: $(VENV)/.core
+demo: $(CORE)
 	$(BIN)/ssd-demo
 
-test: $(STAMP)
-	tools/test.sh
+test: $(DEV)
+	tools/test.sh $(NB)
 
-slow: $(STAMP)
-	tools/test.sh --flags slow
+slow: $(DEV)
+	tools/test.sh $(NB) --flags slow
 
-sync: $(STAMP)
+sync: $(DEV)
 	tools/sync.sh
+
+dist: $(DEV)
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
 
 clean:
 	rm -rf $(VENV) runs build dist *.egg-info

@@ -16,7 +16,7 @@ from statistics import mean
 from bccd import DATA as BCCD, ROOT, machine, write
 
 WORK,RESULTS = ROOT/'runs'/'accuracy',ROOT/'benchmarks'/'results'
-EVAL = dict(score=0.01, overlap=0.5, top_k=200)
+EVAL = dict(score=0.01, iou=0.5, max_per_image=200)
 ULTRALYTICS = 'ultralytics==8.4.190'
 
 # ------------------------------------------------------------------------------------------------ what is compared, and how each is set up
@@ -26,17 +26,17 @@ RECIPES = dict(
     shapes = dict(size=128,       bs=16, lr=5e-3, augment='flip',    workers=0,    seconds=120),
     quick  = dict(size=64,        bs=8,  lr=2e-3, augment='flip',    workers=0,    seconds=4))
 
-SEED = dict(size=224)
+CLASSIC = dict(size=224)
 SSDLITE = dict(kind='torchvision', model='ssdlite320_mobilenet_v3_large', augment='ssdlite', size=320, bs=8, lr=2e-3, opt='adamw')
 SGD     = dict(opt='sgd', lr=0.15*8/192)   # torchvision's reference for SSDlite, scaled from its batch of 192
 YOLO    = dict(kind='yolo', size=320, bs=8)
 SYSTEMS = {
     'ours-resnet18':       dict(kind='ours', arch='resnet18', weights='none'),
     'ours-resnet34':       dict(kind='ours', arch='resnet34', weights='none'),
-    'ours-seed-head':      dict(kind='ours', arch='resnet34', weights='none', head='seed', bccd=SEED, shapes=SEED, quick=dict(size=128)),
+    'ours-classic-head':      dict(kind='ours', arch='resnet34', weights='none', head='classic', bccd=CLASSIC, shapes=CLASSIC, quick=dict(size=128)),
     'ours-lite0-imagenet': dict(kind='ours', arch='tf_efficientnet_lite0', weights='imagenet', precision='float32', workers=0),
-    'seed-as-it-was':      dict(kind='seed', arch='resnet34', weights='none', head='seed', encoding='tanh', precision='float32', optimiser='Adam',
-                                bccd=SEED, shapes=SEED, quick=dict(size=128)),
+    'post-as-it-was':      dict(kind='post', arch='resnet34', weights='none', head='classic', encoding='tanh', precision='float32', optimiser='Adam',
+                                bccd=CLASSIC, shapes=CLASSIC, quick=dict(size=128)),
     'tv-ssdlite320':       dict(SSDLITE, quick=dict(size=128)),
     'tv-ssdlite320-sgd':   {**SSDLITE, **SGD, 'quick':dict(size=128)},
     'yolo11n':             dict(YOLO, model='yolo11n.yaml', shapes=dict(size=128, bs=16), quick=dict(size=64)),
@@ -50,7 +50,7 @@ SYSTEMS = {
 def recipe_of(system, data, budget):
     "All settings of one system on one data set"
     own  = SYSTEMS[system]
-    base = RECIPES[data] if own['kind'] in ('ours', 'seed') else {}
+    base = RECIPES[data] if own['kind'] in ('ours', 'post') else {}
     if budget.get('seconds', 0) >= 600: base = {**base, **base.get('long', {})}
     res = {**base, **own, **own.get(data, {})}
     return {k:v for k,v in res.items() if k not in {*RECIPES, 'seconds', 'gpu', 'long'}}
@@ -69,7 +69,7 @@ def learner(splits, r):
     from fastai.vision.all import Adam, torch
     from torchvision.transforms.v2 import RandomHorizontalFlip
     from ssd_fastai.data import DetectionDataLoaders
-    from ssd_fastai.training import choose_precision, learner_for
+    from ssd_fastai.runs import choose_precision, learner_for
     augment = [RandomHorizontalFlip()] if r['augment'] == 'flip' else r['augment']
     dls = DetectionDataLoaders.from_records(splits['train'], splits['val'], size=r['size'], bs=r['bs'], augment=augment, num_workers=r['workers'],
                                             path=WORK, verify=False)
@@ -77,7 +77,7 @@ def learner(splits, r):
     learn = learner_for(dls, r['arch'], r['weights'], wd=0.01, path=WORK, **kwargs)
     learn.unfreeze()
     if dls.device.type == 'cpu': learn.model.to(memory_format=torch.channels_last)
-    if r['kind'] == 'seed':
+    if r['kind'] == 'post':
         from ladder import put_mistakes
         put_mistakes(learn, frozenset())
     how = choose_precision(r.get('precision', 'auto'), dls.device)
@@ -105,7 +105,7 @@ def clock(seconds, steps=None):
 
 def epoch_seconds(learn, steps=12):
     "Time of an epoch: of its start, when loading processes start, and of its steps; the first of three short ones does not count"
-    from ssd_fastai.learner import AverageWeights
+    from ssd_fastai.callbacks import AverageWeights
     c = clock(None, steps)
     with learn.no_bar(), learn.no_logging(): learn.fit(3, cbs=[AverageWeights(), c])
     start,step = (mean(o) for o in zip(*((t[1]-t[0], (t[-1]-t[1])/max(1, len(t)-2)) for t in c.epochs[1:])))
@@ -116,14 +116,14 @@ def plan(splits, r, seconds):
     return max(1, int(0.98*seconds/epoch_seconds(learner(splits, r))))
 
 def train(learn, r, epochs, c):
-    "One cycle, everything at once, averaged weights, as `ssd-train` does; the seed at one rate"
+    "One cycle, everything at once, averaged weights, as `ssd-train` does; the post at one rate"
     from fastai.vision.all import defaults
-    from ssd_fastai.learner import AverageWeights
-    if r['kind'] == 'seed': return learn.fit(epochs, defaults.lr, cbs=c)
+    from ssd_fastai.callbacks import AverageWeights
+    if r['kind'] == 'post': return learn.fit(epochs, defaults.lr, cbs=c)
     learn.fit_one_cycle(epochs, r['lr'], cbs=[AverageWeights(), c])
 
 def evaluate(learn, records, r):
-    "By the detector; the seed by its own way to hand out scores"
+    "By the detector; the post by its own way to hand out scores"
     if r['kind'] == 'ours': return learn.detector().evaluate(records, progress=False, **EVAL)
     from ladder import measure
     return measure(learn, records)['last']
@@ -142,12 +142,13 @@ def run_ours(splits, vocab, r, budget, seed, out):
 def measured(dets, records, vocab, r):
     "The one evaluator"
     from ssd_fastai.metrics import evaluate_detections
-    return evaluate_detections(dets, records, vocab, source=r['model'], **EVAL)
+    from ssd_fastai.nms import Thresholds
+    return evaluate_detections(dets, records, vocab, Thresholds(**EVAL), source=r['model'])
 
 def has_bf16():
     "Is bfloat16 worth a try here? A peer then takes it if its own steps are faster so"
     import torch
-    from ssd_fastai.training import choose_precision
+    from ssd_fastai.runs import choose_precision
     return choose_precision('auto', torch.device('cuda' if torch.cuda.is_available() else 'cpu')) == 'bf16'
 
 def run_torchvision(splits, vocab, r, budget, seed, out):
@@ -205,7 +206,7 @@ def run_yolo(splits, vocab, r, budget, seed, out, python=None):
     found = {o:read_detections(out/f'{o}.json', splits[o], vocab, ids) for o in ('val', 'test')}
     return dict(log, weights='none'), {o:measured(d, splits[o], vocab, r) for o,d in found.items()}
 
-RUNNERS = dict(ours=run_ours, seed=run_ours, torchvision=run_torchvision, yolo=run_yolo)
+RUNNERS = dict(ours=run_ours, post=run_ours, torchvision=run_torchvision, yolo=run_yolo)
 
 # ------------------------------------------------------------------------------------------------ rows and table
 def measure(system, data, budget, seed, python):

@@ -52,8 +52,8 @@ def figures(out, data):
 
 def picture(out):
     "Ground truth and detections of four test images"
-    from ssd_fastai.boxes import show_pairs
-    from ssd_fastai.export import load_detector
+    from ssd_fastai.draw import show_pairs
+    from ssd_fastai.files import load_detector
     from ssd_fastai.readers import read_voc
     some = read_voc(DATA, 'test', verbose=False)[3:40:12]
     dets = load_detector(WORK/out/'model.safetensors').detect([r.file for r in some], score=0.3)

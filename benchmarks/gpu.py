@@ -16,7 +16,7 @@ SHAPES  = 'ssd-train shapes20 --arch resnet34 --size 224 --bs 64 --epochs 10 --w
 LINES = {
     'gpu-bccd':          'ssd-train BCCD --arch tf_efficientnet_lite0 --size 256x320 --bs 8 --epochs 30 --weights imagenet',
     'gpu-shapes20-ssd':  SHAPES,
-    'gpu-shapes20-seed': f'{SHAPES} --head seed',
+    'gpu-shapes20-classic': f'{SHAPES} --head classic',
 }
 
 def data(name):

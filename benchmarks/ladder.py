@@ -1,15 +1,15 @@
-"""The ladder: the post that this package grew from, mistake for mistake, then one change a rung up to today's default. `nbs/50_seed.ipynb` tells it.
+"""The ladder: the post mistake for mistake, then one change per rung up to the default of `ssd_learner`. `nbs/82_post.ipynb` explains it.
 
-    python benchmarks/ladder.py                 # all of it, about two hours on an otherwise idle machine: rows into benchmarks/results/ladder.json,
-                                                # picture into images/ladder.png; stopped, it goes on where it was
+    python benchmarks/ladder.py                 # about two hours on an otherwise idle machine; rows into
+                                                # benchmarks/results/ladder.json, picture into images/ladder.png; can be resumed
     python benchmarks/ladder.py --list          # the rungs, and which are done
-    python benchmarks/ladder.py --only average  # runs whose name or data has this word; with --again, measured anew
-    python benchmarks/ladder.py --budget 3 --n 40 --out runs/ladder/try.json   # does everything run? Figures mean nothing
+    python benchmarks/ladder.py --only average  # runs whose name or data contains this word; --again repeats them
+    python benchmarks/ladder.py --budget 3 --n 40 --out runs/ladder/try.json   # quick check, no figures
 
-Choices are made on validation splits, so all figures here are of the validation split; the test splits are left alone. Every run gets the same
-seconds of training: some steps on a copy that is thrown away tell how many epochs these are; where the training then takes over 15 % more or less, it is
-repeated once with the epochs that its own pace allows. A run leaves its row, not its weights.
-BCCD is looked for in the folder named by SSD_FASTAI_DATA (default ../shared/data), as bccd/BCCD, and left out with a line where it is absent.
+All figures are of the validation splits, since choices are made on them; the test splits are not used. Every run gets the same seconds of
+training: a few timed steps on a copy tell how many epochs that is. Where the training then takes over 15 % more or less, it is repeated once
+with the number of epochs that its own pace allows. A run leaves its row, not its weights.
+BCCD is looked for as bccd/BCCD in the folder named by SSD_FASTAI_DATA (default ../shared/data), and skipped with a line where it is absent.
 """
 import argparse, inspect, json, time, warnings
 from dataclasses import dataclass, replace
@@ -21,51 +21,54 @@ from fastai.vision.all import Adam, Callback, CancelFitException, CancelValidExc
 from torchvision.transforms.v2 import RandomHorizontalFlip
 
 from bccd import DATA, ROOT, machine, write
-from seed import SeedLoss, SeedMultiHead, SeedOutConv, SeedRecipe, seed_detections
+from post import PostLoss, PostFPNHead, PostOutConv, PostRecipe, post_detections
 from ssd_fastai import __version__
-from ssd_fastai.anchors import DEFAULT_RECIPE, SEED_RECIPE
-from ssd_fastai.boxes import Detections, Fit, load_image
+from ssd_fastai.anchors import DEFAULT_RECIPE
+from ssd_fastai.callbacks import AverageWeights
+from ssd_fastai.classic import CLASSIC_RECIPE, CLASSIC_THRESHOLDS, SSDHead
 from ssd_fastai.data import DetectionDataLoaders
 from ssd_fastai.detector import image_tensor
-from ssd_fastai.head import SSDHead
-from ssd_fastai.learner import AverageWeights
+from ssd_fastai.images import load_image
 from ssd_fastai.metrics import evaluate_detections
+from ssd_fastai.nms import EVALUATION_THRESHOLDS
 from ssd_fastai.readers import read_voc
+from ssd_fastai.records import Detections
+from ssd_fastai.resize import Fit
 from ssd_fastai.synth import synth_voc
-from ssd_fastai.training import choose_precision, learner_for, plan_stages, train_run
+from ssd_fastai.runs import choose_precision, learner_for, plan_stages, train_run
 
 WORK,RESULTS = ROOT/'runs'/'ladder',ROOT/'benchmarks'/'results'/'ladder.json'
 LR,WD = (inspect.signature(train_run).parameters[o].default for o in ('lr','wd'))   # what `ssd-train` does
 SEEDS = 1,2
 SETS  = dict(shapes=dict(size=128, bs=8, budget=60), bccd=dict(size=(256,320), bs=4, budget=120))
 
-# ---- the rungs: each has the changes of those before it and one more. Those that make training faster and those that let it see small objects come
-# first, and scores that start low: without them nothing is learned in a minute, and no cure shows. The last one is beyond the default
+# ---- the rungs: each has all changes of the rungs before it and one more. What makes training faster, what lets it see small objects, and class
+# scores that start low come first: without them nothing is learned in a minute and no cure shows. The last rung is beyond the default
 
 CHANGES = [
-    ('cycle',      '',    f'one cycle up to a rate of {LR:g}, not {defaults.lr:g} throughout'),
+    ('cycle',      '',    f'one cycle with a top rate of {LR:g}, not a constant {defaults.lr:g}'),
     ('fused',      '',    'PyTorch\'s fused AdamW, not fastai\'s Adam'),
     ('fast',       '',    'channels-last'),
-    ('levels',     'S10', 'features of strides 8 to 128, merged top-down, not of 32 and more: the default\'s head'),
+    ('levels',     'S10', 'the default head: feature maps of strides 8 to 128 with an FPN top-down pathway, not strides 32 and more'),
     ('prior',      'S16', 'class scores start from 0.01, not from 0.5'),
-    ('iou',        'S13', 'overlap is intersection over union, not the gap between boxes'),
-    ('background', 'S6',  'anchors that overlap nothing by 0.4 are background'),
-    ('batch',      'S7',  'classes are learned from every image of a batch, not from its last'),
-    ('aligned',    'S1',  'a row of the output reads the cell that its anchor sits on'),
+    ('iou',        'S13', 'IoU is intersection over union, not computed from the gap between boxes'),
+    ('background', 'S6',  'anchors whose best IoU is below 0.4 are background'),
+    ('batch',      'S7',  'the class loss of every image of a batch, not of the last one only'),
+    ('aligned',    'S1',  'each output row reads the cell of its anchor'),
     ('axes',       'S2',  'anchors with y slow and x fast'),
-    ('label',      'S4',  'a score for each box, not one for all boxes of a class'),
-    ('scores',     'S3',  '… and that box\'s own (with `label` and `axes`: one training)'),
+    ('label',      'S4',  'one score per box, not one for all boxes of a class'),
+    ('scores',     'S3',  '… and the score of that box (one training serves `axes`, `label` and `scores`)'),
     ('normalise',  'S9',  'both losses divided by the number of positive anchors'),
     ('flow',       'S17', 'gradient through the focal weight'),
-    ('encoding',   'S11', 'offsets with variances, not on a tanh\'s leash'),
-    ('anchors',    '',    'six anchors a cell, of two and three cells, not nine of about one'),
+    ('encoding',   'S11', 'offsets with variances, not bounded by tanh'),
+    ('anchors',    '',    'six anchors per cell, two and three cells large, not nine of about one cell'),
     ('fitted',     '',    'their zooms and ratios fitted to the training boxes'),
-    ('band',       '',    'objects from an overlap of 0.5; 0.4 to 0.5 is left out'),
-    ('flip',       '',    'mirror images'),
+    ('band',       '',    'positive from an IoU of 0.5; anchors between 0.4 and 0.5 are ignored'),
+    ('flip',       '',    'horizontal flips'),
     ('average',    '',    'a moving average of the weights'),
-    ('giou',       '',    'GIoU for boxes, weight 2, not L1 of their corners'),
-    ('augment',    '',    'the default augmentation, not mirror images alone: today\'s default'),
-    ('frozen',     '',    'beyond it: the body frozen for the first sixth of the epochs'),
+    ('giou',       '',    'GIoU box loss with weight 2, not L1 of the corners'),
+    ('augment',    '',    'the default augmentation, not flips alone: this is the default'),
+    ('frozen',     '',    'beyond the default: the body frozen for the first sixth of the epochs'),
 ]
 NAMES = [o for o,*_ in CHANGES]
 TODAY = frozenset(NAMES)-{'frozen'}   # the default
@@ -74,15 +77,15 @@ TODAY = frozenset(NAMES)-{'frozen'}   # the default
 class Run:
     "One training and the rows that come of it"
     data:str             # 'shapes' or 'bccd'
-    on:frozenset         # changes against the seed
+    on:frozenset         # changes against the post
     rows:tuple           # (name, in words, how scores are handed out: 'last', 'order' or 'own') of each
     arch:str='resnet18'
     start:str='random'   # or from ImageNet: 'all' at one rate, 'frozen' then all, 'unfreezing' by stages with discriminative rates
 
 def rungs():
-    "The rungs on drawn shapes, the last but one is the default, from ImageNet weights as in the post; those that only hand out scores in another way share a training"
+    "The rungs on drawn shapes, from ImageNet weights as in the post; the last but one is the default. Rungs that only assign scores differently share a training"
     run  = lambda on,row: Run('shapes', frozenset(on), (row,), 'tf_efficientnet_lite0', 'frozen' if 'frozen' in on else 'all')
-    runs = [run((), ('seed', 'the seed as it is', 'last'))]
+    runs = [run((), ('post', 'the post as it is', 'last'))]
     for i,(name,s,says) in enumerate(CHANGES):
         row = name, says, 'own' if i>=NAMES.index('scores') else 'order' if name=='label' else 'last'
         if name in ('label','scores'): runs[-1] = replace(runs[-1], rows=(*runs[-1].rows, row))
@@ -93,7 +96,7 @@ def cells():
     "The runs on BCCD: three from random weights, three from ImageNet's"
     cured = frozenset(o for o,code,_ in CHANGES if code and o not in ('levels','encoding'))
     lite  = lambda name,says,start: Run('bccd', TODAY, ((name,says,'own'),), 'tf_efficientnet_lite0', start)
-    return [Run('bccd', frozenset(), (('seed','the seed as it is','last'),)), Run('bccd', cured, (('cured','the seed, its mistakes cured','own'),)),
+    return [Run('bccd', frozenset(), (('post','the post as it is','last'),)), Run('bccd', cured, (('cured','the post, its mistakes cured','own'),)),
             Run('bccd', TODAY, (('default','today\'s default','own'),)), lite('lite0-all','ImageNet weights, all at once with one rate, as ssd-train does','all'),
             lite('lite0-frozen','ImageNet weights, the body frozen for the first sixth of the epochs','frozen'),
             lite('lite0-unfreezing','ImageNet weights, fit_unfreezing with discriminative rates','unfreezing')]
@@ -139,24 +142,24 @@ def make_dls(run, parts):
     return DetectionDataLoaders.from_records(*parts, size=c['size'], bs=c['bs'], augment=augment, num_workers=0, verify=False, path=WORK)
 
 def package_args(on):
-    "What `ssd_learner` must be told to be less than today's default"
+    "Arguments of `ssd_learner` that take it back from the default"
     kw = {}
-    if 'levels'  not in on: kw['head'] = 'seed'
+    if 'levels'  not in on: kw['head'] = 'classic'
     if 'encoding' not in on: kw['encoding'] = 'tanh'
-    if 'fitted'  not in on: kw['recipe'] = DEFAULT_RECIPE if 'anchors' in on else SEED_RECIPE
+    if 'fitted'  not in on: kw['recipe'] = DEFAULT_RECIPE if 'anchors' in on else CLASSIC_RECIPE
     if 'fused'   not in on: kw['opt_func'] = Adam
     return kw
 
 def put_mistakes(learn, on):
-    "What the package has no argument for: the seed's mistakes"
+    "What the package has no argument for: the post's mistakes"
     m = learn.model
     coarse = isinstance(m.head, SSDHead)
     if 'prior'   not in on: (m.head.out.oconv1 if coarse else m.head.classes[-1]).reset_parameters()
-    if 'aligned' not in on: (m.head.out if coarse else m.head).__class__ = SeedOutConv if coarse else SeedMultiHead
+    if 'aligned' not in on: (m.head.out if coarse else m.head).__class__ = PostOutConv if coarse else PostFPNHead
     if 'axes'    not in on:
-        m.recipe,grids,m.grids = SeedRecipe(m.recipe.zooms, m.recipe.ratios),m.grids,[]
+        m.recipe,grids,m.grids = PostRecipe(m.recipe.zooms, m.recipe.ratios),m.grids,[]
         m.set_grids(grids)
-    if 'giou'    not in on: learn.loss_func = SeedLoss(m, **{o: o in on for o in ('iou','background','batch','normalise','flow','band')})
+    if 'giou'    not in on: learn.loss_func = PostLoss(m, **{o: o in on for o in ('iou','background','batch','normalise','flow','band')})
     elif 'band' not in on: learn.loss_func.pos = 0.4
 
 def make_learner(run, parts, seed):
@@ -197,13 +200,14 @@ def choose_epochs(run, parts, seed, budget):
 
 # ---- evaluation
 
-_PROTOCOL = dict(score=0.01, overlap=0.5, top_k=200)   # of `evaluate`
-WAYS = dict(last=_PROTOCOL, order=_PROTOCOL, own=_PROTOCOL, drawn=dict(score=0.11, overlap=0.5, top_k=20))  # `drawn`: the seed's picture, its thresholds
+# the post suppresses class by class and limits the detections of each class; the evaluation's 200 per image are its 200 per class
+_PROTOCOL = EVALUATION_THRESHOLDS.changed(max_per_class=200)
+WAYS = dict(last=_PROTOCOL, order=_PROTOCOL, own=EVALUATION_THRESHOLDS, drawn=CLASSIC_THRESHOLDS) # `drawn`: as the post draws
 
 def hand_out(way, det, boxes, scores, fit, file):
-    "One image's `Detections`: scores handed out as the seed does ('last', 'drawn'), with S4 cured ('order'), or right ('own')"
-    if way=='own': return det.detections(boxes[None], scores[None], [fit], [file], score=0.01, overlap=0.5, per_image=200)[0]
-    b,l,s = seed_detections(boxes, scores, label=way=='order', **WAYS[way])
+    "One image's `Detections`: scores handed out as the post does ('last', 'drawn'), with S4 cured ('order'), or right ('own')"
+    if way=='own': return det.detections(boxes[None], scores[None], [fit], [file], thresholds=WAYS[way])[0]
+    b,l,s = post_detections(boxes, scores, label=way=='order', thresholds=WAYS[way])
     return Detections(fit.to_px(b), l, s, det.vocab, fit.orig, file=file)
 
 def measure(learn, records, bs=16):
@@ -215,7 +219,7 @@ def measure(learn, records, bs=16):
         outs = det.forward(torch.stack([image_tensor(f.image(load_image(r.file))) for f,r in zip(fits, some)]))
         for r,f,b,s in zip(some, fits, *outs):
             for way,o in found.items(): o.append(hand_out(way, det, b, s, f, r.file))
-    return {way: evaluate_detections(o, records, det.vocab, size=list(det.size), resize=det.method, **WAYS[way]) for way,o in found.items()}
+    return {way: evaluate_detections(o, records, det.vocab, WAYS[way], size=list(det.size), resize=det.method) for way,o in found.items()}
 
 # ---- rows
 

@@ -12,7 +12,8 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from ssd_fastai.boxes import Detections, load_image
+from ssd_fastai.images import load_image
+from ssd_fastai.records import Detections
 
 MEAN = (123., 117., 104.)
 AUGMENT = dict(
@@ -21,9 +22,9 @@ AUGMENT = dict(
                        v2.RandomHorizontalFlip()],
     hflip   = lambda: [v2.RandomHorizontalFlip()])
 
-def build(name, n_classes, size, score, overlap, top_k):
+def build(name, n_classes, size, score, iou, max_per_image):
     "A torchvision detector with random weights everywhere; SSDs take the input size, RetinaNet the shorter side"
-    limits = dict(score_thresh=score, nms_thresh=overlap, detections_per_img=top_k, topk_candidates=1000)
+    limits = dict(score_thresh=score, nms_thresh=iou, detections_per_img=max_per_image, topk_candidates=1000)
     if name.startswith('retinanet'): limits.update(min_size=size, max_size=2*size)
     model = getattr(detection, name)(weights=None, weights_backbone=None, num_classes=n_classes, **limits)
     if name.startswith('ssd') and size != model.transform.min_size[0]:   # its anchors follow the maps

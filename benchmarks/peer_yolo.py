@@ -17,7 +17,7 @@ def found(model, files, names, job):
     "COCO's result list: everything above the score, suppressed by Ultralytics' own code, in original pixels"
     rows = []
     for i,f in enumerate(files):
-        r = model.predict(f, imgsz=job['size'], conf=job['score'], iou=job['overlap'], max_det=job['top_k'], verbose=False)[0].boxes
+        r = model.predict(f, imgsz=job['size'], conf=job['score'], iou=job['iou'], max_det=job['max_per_image'], verbose=False)[0].boxes
         for (x1,y1,x2,y2),s,c in zip(r.xyxy.tolist(), r.conf.tolist(), r.cls.tolist()):
             rows.append(dict(image_id=i, file_name=Path(f).name, category_name=names[int(c)], category_id=int(c)+1, bbox=[x1,y1,x2-x1,y2-y1], score=s))
     return rows

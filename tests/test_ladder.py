@@ -1,4 +1,4 @@
-"The ladder's rungs: the seed's mistakes are the seed's, each rung changes one thing, all of them train, and the top one is the default."
+"The ladder's rungs: the lowest is the post, mistake for mistake; each rung changes one thing; all of them train; the top one is the default."
 import json, sys
 from pathlib import Path
 import pytest, torch
@@ -7,13 +7,13 @@ from fastcore.test import test_close as close
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT/'benchmarks'))
-import ladder, seed
+import ladder, post
 from ssd_fastai.head import check_alignment, create_ssd
 from ssd_fastai.learner import fused_adamw, ssd_learner
 from ssd_fastai.losses import SSDLoss
 from ssd_fastai.match import actn_to_bb, match_anchors
 
-# ---- the seed as the post writes it: loops, image by image
+# ---- the post as it is written: loops, image by image
 
 def post_anchors(grids=(4,2,1)):
     "cx slow, cy fast; three zooms of three ratios"
@@ -24,7 +24,7 @@ def post_anchors(grids=(4,2,1)):
     return torch.tensor(res)
 
 def post_class_loss(x, t, C):
-    "One image's: the seed's `BCE_Loss`, without its trips to the graphics card"
+    "The post's `BCE_Loss` of one image, without its copies to the GPU"
     t,x = torch.eye(C)[t][:,1:],x[:,1:]
     p   = x.sigmoid()
     w   = (0.25*t + 0.75*(1-t))*(1-(p*t + (1-p)*(1-t)))
@@ -51,8 +51,8 @@ def post_loss(pred, boxes, labels, anchors, cells):
 @pytest.fixture(scope='module')
 def model():
     torch.manual_seed(0)
-    m = create_ssd('resnet18', 4, 64, head='seed')
-    m.recipe = seed.SeedRecipe(m.recipe.zooms, m.recipe.ratios)
+    m = create_ssd('resnet18', 4, 64, head='classic')
+    m.recipe = post.PostRecipe(m.recipe.zooms, m.recipe.ratios)
     m.set_grids([(4,4),(2,2),(1,1)])
     return m
 
@@ -64,18 +64,18 @@ def test_loss_is_the_posts(model):
     boxes  = torch.cat([xy, xy+0.1+torch.rand(2,3,2)*0.5], -1)
     labels = torch.tensor([[1,3,0],[2,1,3]])
     pred   = [o.requires_grad_() for o in (torch.randn(2,189,4), torch.randn(2,189,4))]
-    ours,post = seed.SeedLoss(model)(pred, boxes, labels),post_loss(pred, boxes, labels, model.anchors, model.cells)
+    ours,post = post.PostLoss(model)(pred, boxes, labels),post_loss(pred, boxes, labels, model.anchors, model.cells)
     close(ours, post, eps=1e-4)
     for a,b in zip(*(torch.autograd.grad(o, pred) for o in (ours,post))): close(a, b, eps=1e-5)
-    assert not torch.autograd.grad(seed.SeedLoss(model)(pred, boxes, labels), pred)[0][0].any()               # S7: the first image teaches no class
-    assert torch.autograd.grad(seed.SeedLoss(model, batch=True)(pred, boxes, labels), pred)[0][0].any()
+    assert not torch.autograd.grad(post.PostLoss(model)(pred, boxes, labels), pred)[0][0].any()               # S7: the first image teaches no class
+    assert torch.autograd.grad(post.PostLoss(model, batch=True)(pred, boxes, labels), pred)[0][0].any()
 
 def test_cured_loss_is_the_packages(model):
     "With everything cured it is `SSDLoss` but for the box loss"
     torch.manual_seed(2)
     boxes,labels = torch.tensor([[[-.5,-.5,.2,.1]],[[0.,0.,.9,.9]]]),torch.tensor([[1],[2]])
     pred  = torch.randn(2,189,4),torch.randn(2,189,4)
-    cured = seed.SeedLoss(model, True, True, True, True, True, True)
+    cured = post.PostLoss(model, True, True, True, True, True, True)
     cls,box,n = SSDLoss(model).parts(pred, boxes, labels)
     close(cured(pred, boxes, labels)-corners(model, pred, boxes, labels), cls.mean(), eps=1e-4)
 
@@ -90,18 +90,18 @@ def test_swapped_scores():
     "Two objects, three candidates: the third anchor's box is the best, the second's is its duplicate"
     boxes  = torch.tensor([[0.,0,10,10],[20.,20,31,30],[20.,20,30,30]])
     scores = torch.tensor([[.3],[.6],[.9]])
-    b,l,s  = seed.seed_detections(boxes, scores)
+    b,l,s  = post.post_detections(boxes, scores)
     assert b.tolist()==[boxes[2].tolist(),boxes[0].tolist()] and l.tolist()==[1,1]
     close(s, torch.tensor([.6,.6]))                                                    # one score for both, and neither's
-    close(seed.seed_detections(boxes, scores, label=True)[2], torch.tensor([.3,.6]))   # the best box with the worst score
-    assert len(seed.seed_detections(boxes, scores, score=0.95)[0])==0
+    close(post.post_detections(boxes, scores, label=True)[2], torch.tensor([.3,.6]))   # the best box with the worst score
+    assert len(post.post_detections(boxes, scores, score=0.95)[0])==0
 
 # ---- the rungs
 
 def test_each_rung_changes_one_thing():
     runs = ladder.rungs()
     rows = [o for r in runs for o in r.rows]
-    assert [o[0] for o in rows]==['seed', *ladder.NAMES]
+    assert [o[0] for o in rows]==['post', *ladder.NAMES]
     assert [o[2] for o in rows[:12]]==['last']*11+['order'] and {o[2] for o in rows[12:]}=={'own'}
     for a,b in zip(runs, runs[1:]): assert a.on<b.on and len(b.on-a.on-{'label','scores'})==1
     assert not runs[0].on and runs[-2].on==ladder.TODAY and runs[-1].on-ladder.TODAY=={'frozen'}
@@ -147,7 +147,7 @@ def marks(run, parts):
     pred = [o.requires_grad_() for o in pred]
     loss = learn.loss_func(pred, torch.tensor([[[-.8,-.7,-.1,.1],[.2,.1,.7,.8]]]*2), torch.tensor([[1,2]]*2))
     pull = torch.autograd.grad(loss, pred)
-    return [type(m.head).__name__, tuple(o.shape for o in (c,b)), (c[0]*torch.arange(c.shape[1])[:,None]).sum().item(), m.anchors.sum(0).tolist(), m.anchors[::7].tolist(), m.encoding, loss.item(),
+    return [type(m.head).__name__, tuple(o.shape for o in (c,b)), (c[0]*torch.arange(c.shape[1])[:,None]).sum().item(), m.anchors.sum(0).tolist(), m.anchors[::7].tolist(), type(m.coder).__name__, loss.item(),
             pull[0].abs().sum().item(), repr(learn.dls.after_item), learn.opt_func, how, next(m.parameters()).is_contiguous(memory_format=torch.channels_last),
             'cycle' in run.on, 'average' in run.on, ladder.plan(run, 12)]
 
@@ -190,7 +190,7 @@ def test_a_stopped_ladder_goes_on(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(ladder, 'climb', climb)
     monkeypatch.setattr(sys, 'argv', ['ladder.py', '--only', 'shapes', '--out', str(out)])
     with pytest.raises(KeyboardInterrupt): ladder.main()
-    assert [o['rung'] for o in json.loads(out.read_text())]==['seed','cycle']
+    assert [o['rung'] for o in json.loads(out.read_text())]==['post','cycle']
     ladder.main()
     assert done[2:4]==[('fused',1)]*2 and len(done)==1+2*len(ladder.rungs()) and out.with_suffix('.png').exists()
     monkeypatch.setattr(sys, 'argv', [*sys.argv, '--budget', '3', '--again'])

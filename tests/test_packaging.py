@@ -11,15 +11,23 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).resolve().parent.parent
 LIB  = ROOT/'ssd_fastai'
 
+sys.path.insert(0, str(ROOT/'tools'))
+from rooms import UPWARD, drawing, imported, ours, rooms  # noqa: E402
+
 # module -> what it may import, and with it all that these may import; None: everything above. Order counts: only downward.
 LAYERS = dict(
-    boxes=[], anchors=['boxes'], match=['boxes'], losses=['match'], nms=['boxes'], metrics=['boxes'], synth=[], readers=['boxes'],
-    data=['boxes', 'readers'], doctor=['boxes', 'readers'], head=['anchors'], detector=['head', 'match', 'nms', 'boxes', 'metrics'],
-    distributed=['data'], learner=None, interpret=None, export=['detector'], training=None, cli=None, app=None)
-WITHOUT_FASTAI = ['boxes', 'anchors', 'match', 'nms', 'metrics', 'synth', 'readers', 'doctor', 'head', 'detector', 'export']
-NOT_IN_ALL = ['distributed', 'training', 'cli', 'app']                # need an extra; for the console and the browser
-
-
+    boxes=[], images=[], resize=['boxes'], records=['boxes'], draw=['records', 'images'], formats=['records'],
+    anchors=['resize', 'draw'], match=['draw'], losses=['match'], nms=['draw'],
+    metrics=['records'], analysis=['metrics', 'draw', 'nms'],
+    synth=[], readers=['formats', 'images'], data=['readers', 'resize', 'draw'], doctor=['readers', 'draw'],
+    head=['anchors'], classic=['head', 'match', 'nms'], body=[], model=['head', 'classic', 'body'], alignment=['model', 'draw'],
+    detector=['model', 'nms', 'resize', 'images', 'metrics', 'analysis'], ceiling=['detector', 'metrics'],
+    callbacks=['data', 'losses', 'detector', 'metrics'], files=['detector'], onnx=['files'], processes=[],
+    learner=None, interpret=None, distributed=None, runs=None, cli=None, app=None)
+WITH_FASTAI  = ['data', 'callbacks', 'learner', 'interpret', 'distributed', 'runs']
+LIGHT        = [o for o in rooms() if o not in WITH_FASTAI]
+MATPLOTLIB   = ['draw', 'analysis', 'alignment', 'anchors', 'match', 'nms'] # of the light ones, and inside functions
+NOT_IN_ALL   = ['processes', 'runs', 'cli', 'app']                          # for the console and the browser
 def modules(): return [o.stem for o in sorted(LIB.glob('*.py')) if o.stem not in ('__init__', '_modidx', 'all')]
 
 def settings():
@@ -31,14 +39,6 @@ def scripts(cfg): return dict(o.strip().split('=') for o in cfg['console_scripts
 
 def python(code): return subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, timeout=300)
 
-def imported(module):
-    "Everything a module imports, at the top or inside a function, in dotted form."
-    for o in ast.walk(ast.parse((LIB/f'{module}.py').read_text(encoding='utf-8'))):
-        if isinstance(o, ast.Import): yield from (a.name for a in o.names)
-        elif isinstance(o, ast.ImportFrom):
-            base = '.'.join(filter(None, ['ssd_fastai' if o.level else None, o.module]))
-            yield from ([f'{base}.{a.name}' for a in o.names] if base=='ssd_fastai' else [base])
-
 def reach(module):
     "The modules of ours that `module` may import."
     above = list(LAYERS)[:list(LAYERS).index(module)]
@@ -47,10 +47,10 @@ def reach(module):
 
 # --- imports
 
-def test_modules_without_fastai():
-    "Each in turn, in one fresh process; a missing module fails."
+def test_light_modules_load_nothing_heavy():
+    "Each in turn, in one fresh process: neither fastai nor pandas nor pyplot"
     code = ('import importlib,json,sys\nout={}\n'
-            f'for o in {WITHOUT_FASTAI}:\n'
+            f'for o in {LIGHT}:\n'
             "    importlib.import_module(f'ssd_fastai.{o}')\n"
             "    out[o] = [k for k in ('fastai','pandas','matplotlib.pyplot') if k in sys.modules]\n"
             'print(json.dumps(out))')
@@ -59,6 +59,12 @@ def test_modules_without_fastai():
     out = json.loads(res.stdout.splitlines()[-1])
     assert not {k: v for k, v in out.items() if v}, f'loaded by importing them: {out}'
 
+def test_serving_loads_no_evaluator():
+    "A detector that was opened from a file needs neither metrics nor analysis"
+    res = python("import sys, ssd_fastai.files, ssd_fastai.detector\n"
+                 "sys.exit(', '.join(o for o in ('ssd_fastai.metrics','ssd_fastai.analysis') if o in sys.modules))")
+    assert not res.returncode, res.stderr[-500:]
+
 def test_synth_needs_no_torch():
     res = python("import sys, ssd_fastai.synth; sys.exit('torch' in sys.modules)")
     assert not res.returncode, 'importing ssd_fastai.synth loads torch ' + res.stderr[-500:]
@@ -66,12 +72,37 @@ def test_synth_needs_no_torch():
 @pytest.mark.parametrize('module', modules())
 def test_imports_point_downward(module):
     assert module in LAYERS, f'{module} has no place in LAYERS: give it one'
-    names = set(imported(module))
-    ours  = {o.split('.')[1] for o in names if o.startswith('ssd_fastai.')} - {'__version__'}
-    assert ours <= reach(module), f'{module} imports {sorted(ours-reach(module))}, may import {sorted(reach(module))}'
-    roots = {o.split('.')[0] for o in names}
-    if module in WITHOUT_FASTAI: assert 'fastai' not in roots
+    mine = ours(module) - {b for a, b in UPWARD if a == module}
+    assert mine <= reach(module), f'{module} imports {sorted(mine-reach(module))}, may import {sorted(reach(module))}'
+    roots = {o.split('.')[0] for o in imported(module)}
+    if module in LIGHT: assert 'fastai' not in roots
+    if module in LIGHT and module not in MATPLOTLIB: assert 'matplotlib' not in roots, 'draw through `draw`'
     if module == 'synth': assert roots - set(sys.stdlib_module_names) <= {'numpy', 'PIL'}
+
+def test_the_drawing_shows_the_imports():
+    "CONTRIBUTING's drawing is what `tools/rooms.py` makes of the imports"
+    assert drawing() in (ROOT/'CONTRIBUTING.md').read_text(encoding='utf-8'), 'run make sync'
+
+@pytest.mark.parametrize('module', modules())
+def test_no_private_name_of_another_module(module):
+    "Neither by `from … import _x` nor as an attribute of another module of this package"
+    tree = ast.parse((LIB/f'{module}.py').read_text(encoding='utf-8'))
+    bad  = [a.name for o in ast.walk(tree) if isinstance(o, ast.ImportFrom) and (o.level or (o.module or '').startswith('ssd_fastai'))
+            for a in o.names if a.name.startswith('_') and not a.name.startswith('__')]
+    assert not bad, f'{module} imports the private {bad}: make it public in the lower module'
+
+def test_private_names_have_one_meaning():
+    "A private name that two modules define means two things: give one of them another name"
+    count = Counter()
+    for m in modules():
+        for o in ast.parse((LIB/f'{m}.py').read_text(encoding='utf-8')).body:
+            if isinstance(o, (ast.FunctionDef, ast.ClassDef)) and not is_patch(o): count.update({o.name})
+            if isinstance(o, ast.Assign): count.update({n.id for t in o.targets for n in ast.walk(t) if isinstance(n, ast.Name)})
+    assert not [n for n, k in count.items() if k > 1 and n.startswith('_') and not n.startswith('__')]
+
+def is_patch(fn):
+    "Whether a definition is a method that `@patch` puts onto a class"
+    return any('patch' in ast.unparse(o) for o in fn.decorator_list)
 
 # --- names
 

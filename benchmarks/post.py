@@ -1,8 +1,11 @@
-"""The post that this package grew from, mistake for mistake: what the lower rungs of `ladder.py` are made of.
+"""The post that this package comes from, mistake for mistake: the lower rungs of `ladder.py` are made of it.
 
-`nbs/50_seed.ipynb` tells what each of S1 to S17 does. Here are those that change a result on a CPU. Left out: S5 (computed and dropped), S8 (cannot
-run without a graphics card), S12 (there is no metric to reproduce), S14 (the earlier post's shift of the targets: the seed says that it leaves
-this step out, and its anchors lie in -1 to 1), S15 (an error counts as a loss of 0: what is left of it is that an image without objects teaches nothing).
+`nbs/82_post.ipynb` explains S1 to S17. Here are those that change a result on a CPU. Left out are:
+- S5: the value is computed and never used.
+- S8: it cannot run without a GPU.
+- S12: there is no metric to reproduce.
+- S14: it is in an earlier post; this one says that it leaves the step out, and its anchors lie in -1 to 1.
+- S15: an error counts as a loss of 0. What is left of it: an image without objects trains nothing.
 """
 import torch
 from torch import nn, Tensor
@@ -10,27 +13,28 @@ from torchvision.ops import nms
 
 from ssd_fastai.anchors import AnchorRecipe
 from ssd_fastai.boxes import box_iou, to_xyxy
-from ssd_fastai.head import OutConv, SSDMultiHead
-from ssd_fastai.losses import class_loss
-from ssd_fastai.match import BoxCoder, match_anchors
+from ssd_fastai.classic import CLASSIC_THRESHOLDS, OutConv, detached_focal_weight
+from ssd_fastai.head import FPNHead
+from ssd_fastai.losses import class_loss, focal_weight
+from ssd_fastai.match import match_anchors
 
 # ---- the head
 
-def seed_flatten(x, k):
-    "S1: `[B,k*n,H,W]` to `[B,H*W*k,n]`, shapes slow and cells fast, while the anchors have cells slow and shapes fast"
+def post_flatten(x, k):
+    "S1: `[B,k*n,H,W]` to `[B,H*W*k,n]` with shapes slow and cells fast; the anchors have cells slow and shapes fast"
     bs,f = x.shape[:2]
     return x.reshape(bs, f//k, -1).permute(0,2,1)
 
-class SeedOutConv(OutConv):
-    "The seed's output layer (S1)"
-    def forward(self, x): return [seed_flatten(o(x), self.k) for o in (self.oconv1,self.oconv2)]
+class PostOutConv(OutConv):
+    "The post's output layer (S1)"
+    def forward(self, x): return [post_flatten(o(x), self.k) for o in (self.oconv1,self.oconv2)]
 
-class SeedMultiHead(SSDMultiHead):
-    "S1 in today's head"
-    def outs(self, maps): return tuple(torch.cat([seed_flatten(f(o), self.k) for o in maps], 1) for f in (self.classes,self.boxes))
+class PostFPNHead(FPNHead):
+    "S1 in the default head"
+    def outs(self, maps): return tuple(torch.cat([post_flatten(f(o), self.k) for o in maps], 1) for f in (self.classes,self.boxes))
 
-class SeedRecipe(AnchorRecipe):
-    "S2: x slow and y fast, as fastai v1's (y,x) boxes had it, while today's maps have y slow and x fast"
+class PostRecipe(AnchorRecipe):
+    "S2: x slow and y fast, as for fastai v1's (y,x) boxes; feature maps have y slow and x fast"
     def make(self, grids):
         turn = lambda o,hw: o.view(*hw, self.k, -1).transpose(0,1).reshape(len(o), -1)
         n    = [h*w*self.k for h,w in grids]
@@ -38,37 +42,37 @@ class SeedRecipe(AnchorRecipe):
 
 # ---- the loss
 
-def seed_iou(a, b):
-    "S13: minimum and maximum exchanged: boxes `[N,4]` and `[M,4]` that lie apart overlap, the same box does not"
+def post_iou(a, b):
+    "S13: minimum and maximum exchanged, so disjoint boxes `[N,4]`, `[M,4]` overlap and identical ones do not"
     gap   = torch.maximum(a[:,None,:2], b[None,:,:2]) - torch.minimum(a[:,None,2:], b[None,:,2:])
     inter = gap.clamp(min=0).prod(-1)
     area  = lambda o: (o[:,2:]-o[:,:2]).prod(1)
     return inter/(area(a)[:,None]+area(b)-inter)
 
-def seed_match(anchors, boxes, labels, iou):
-    "S6: one image's (class, object, whether its box is learned) for each anchor: every anchor has the class of its best object"
+def post_match(anchors, boxes, labels, iou):
+    "S6: for each anchor of one image (class, object, whether its box is trained): the class of its best object, always"
     over = iou(boxes, to_xyxy(anchors))                  # [M,A]
     best,idx = over.max(0)
     for i,a in enumerate(over.max(1).indices.tolist()): best[a],idx[a] = 1.99,i
     return labels[idx], idx, best>0.4
 
-class SeedLoss(nn.Module):
-    "The seed's loss; each argument cures one mistake"
+class PostLoss(nn.Module):
+    "The post's loss; each argument cures one mistake"
     def __init__(self,
-        model,            # has `anchors`, `cells` and `encoding`
-        iou=False,        # S13
-        background=False, # S6: background under an overlap of 0.4
-        batch=False,      # S7: classes are learned from all images of the batch, not from the last
-        normalise=False,  # S9: both losses divided by the batch's positive anchors
+        model,            # has `anchors`, `cells` and `coder`
+        iou=False,        # S13: intersection over union
+        background=False, # S6: anchors with an IoU below 0.4 are background
+        batch=False,      # S7: the class loss of all images of the batch, not of the last one
+        normalise=False,  # S9: both losses divided by the positive anchors of the batch
         flow=False,       # S17: gradient through the focal weight
-        band=False,       # between 0.4 and 0.5 an anchor is neither an object's nor background
+        band=False,       # anchors with an IoU between 0.4 and 0.5 are ignored
     ):
         super().__init__()
         self.__dict__['model'] = model
         self.iou,self.background,self.batch,self.normalise,self.flow,self.band = iou,background,batch,normalise,flow,band
 
     def match(self, boxes, labels, difficult):
-        "Class `[B,A]` (-1: left out), object `[B,A]`, and whether the box is learned `[B,A]`"
+        "Class `[B,A]` (-1: ignored), object `[B,A]`, and whether the box is trained `[B,A]`"
         a = self.model.anchors
         if self.background:
             target,idx = match_anchors(a, boxes, labels, difficult, pos=0.5 if self.band else 0.4, neg=0.4)
@@ -77,8 +81,8 @@ class SeedLoss(nn.Module):
         near = idx>0
         for i,(b,l) in enumerate(zip(boxes, labels)):
             real = (l>0).nonzero()[:,0]
-            if not len(real): continue                   # what S15 does to an image without objects
-            target[i],j,near[i] = seed_match(a, b[real], l[real], box_iou if self.iou else seed_iou)
+            if not len(real): continue # S15: an image without objects trains nothing
+            target[i],j,near[i] = post_match(a, b[real], l[real], box_iou if self.iou else post_iou)
             idx[i] = real[j]
         return target, idx, near
 
@@ -86,10 +90,10 @@ class SeedLoss(nn.Module):
         logits,offsets = (o.as_subclass(Tensor).float() for o in pred)
         boxes,labels   = boxes.as_subclass(Tensor),labels.as_subclass(Tensor).long()
         target,idx,near = self.match(boxes, labels, difficult)
-        cls = class_loss(logits, target, detach_weight=not self.flow).sum(1)    # [B], α 0.25 and γ 1 as in the seed
+        cls = class_loss(logits, target, focal=focal_weight if self.flow else detached_focal_weight).sum(1) # [B]
         i,a = near.nonzero(as_tuple=True)
         m   = self.model
-        far = BoxCoder(m.encoding).decode(offsets[i,a], m.anchors[a], m.cells[a]) - boxes[i,idx[i,a]]
+        far = m.coder.decode(offsets[i,a], m.anchors[a], m.cells[a]) - boxes[i,idx[i,a]]
         box = offsets.new_zeros(len(logits)).index_add(0, i, far.abs().sum(1))  # [B]
         if self.normalise: return (cls.sum()+box.sum())/max(1, len(i))
         box = box/(4*near.sum(1).clamp(min=1))
@@ -101,20 +105,18 @@ class SeedLoss(nn.Module):
 
 # ---- from activations to what is drawn
 
-def seed_detections(
+def post_detections(
     boxes,       # [A,4] xyxy of one image
     scores,      # [A,K], 0-1, no background
     label=False, # S4 cured: each box has a score of its own
-    score=0.11,  # the seed's thresholds
-    overlap=0.5,
-    top_k=20,    # a class
+    thresholds=CLASSIC_THRESHOLDS,
 ):               # boxes [n,4], labels [n], scores [n]
-    "S3 and S4: the scores are in the anchors' order, the boxes best first, so each box has another's; and all boxes of a class are drawn with the last"
+    "S3 and S4: scores stay in the anchors' order while boxes are sorted; and one score is drawn on all boxes of a class"
     found = []
     for c,s in enumerate(scores.T):
-        ok = s>score
+        ok = thresholds.passes(s)
         b,s = boxes[ok],s[ok]
-        keep = nms(b, s, overlap)[:top_k]
+        keep = nms(b, s, thresholds.iou)[:thresholds.max_per_class]
         said = s[:len(keep)] if label else s[len(keep)-1:len(keep)].expand(len(keep))
         found.append((b[keep], torch.full_like(keep, c+1), said))
     return tuple(torch.cat(o) for o in zip(*found))
