@@ -280,7 +280,7 @@ def draw(out, file):
     if not parts: return
     fig,axs = plt.subplots(1, len(parts), figsize=(4.3*len(parts),4.6), squeeze=False, layout='constrained')
     for ax,p in zip(axs[0], parts):
-        _bars(ax, p, f"{'drawn shapes' if p[0]['data']=='shapes' else 'BCCD'}: {p[0]['budget']:g} s of training a run, {len({o['seed'] for o in p})} seeds")
+        _bars(ax, p, f"{'drawn shapes' if p[0]['data']=='shapes' else 'BCCD'}: {p[0]['budget']:g} s of training per run, {len({o['seed'] for o in p})} seeds")
     file.parent.mkdir(parents=True, exist_ok=True)
     fig.savefig(file, dpi=130)
     plt.close(fig)
