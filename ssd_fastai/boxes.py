@@ -98,10 +98,10 @@ def clip_boxes(
     if size is None: return b.clamp(-1, 1)
     return torch.minimum(b.clamp(min=0), _whwh(size, b))
 
-# %% ../nbs/00_boxes.ipynb #bcd5428b
+# %% ../nbs/00_boxes.ipynb #8a37585f
 def _box_area(b): return (b[...,2:]-b[...,:2]).clamp(min=0).prod(-1)
 
-def _iou(a, b):
+def _aligned_iou(a, b):
     "IoU of boxes [...,4] with boxes whose shape broadcasts"
     start = torch.maximum(a[...,:2], b[...,:2])
     end   = torch.minimum(a[...,2:], b[...,2:])
@@ -109,7 +109,7 @@ def _iou(a, b):
     union = _box_area(a) + _box_area(b) - inter
     return inter / union.clamp(min=torch.finfo(a.dtype).tiny) # two boxes without an area: 0/tiny, not 0/0
 
-# %% ../nbs/00_boxes.ipynb #bcb9cca0
+# %% ../nbs/00_boxes.ipynb #3c71ab10
 def paired_iou(
     a, # [...,4] (x1,y1,x2,y2)
     b, # [...,4] (x1,y1,x2,y2), of the same shape and in the same frame
@@ -118,7 +118,7 @@ def paired_iou(
     double = any(str(getattr(o, 'dtype', '')).endswith('float64') for o in (a,b)) # NumPy's or torch's
     a,b = (as_boxes(o, torch.float64 if double else torch.float32) for o in (a,b))
     if a.shape!=b.shape: raise ValueError(f'boxes of shapes {tuple(a.shape)} and {tuple(b.shape)} do not pair up')
-    return _iou(a, b)
+    return _aligned_iou(a, b)
 
 # %% ../nbs/00_boxes.ipynb #e9f9a057
 def box_iou(
@@ -126,4 +126,4 @@ def box_iou(
     b, # [...,M,4] (x1,y1,x2,y2), in the same frame
 )->Tensor: # [...,N,M] in 0–1, float32; 0 where neither box has an area
     "Intersection over union of every box of `a` with every box of `b`; leading axes broadcast"
-    return _iou(as_boxes(a)[...,:,None,:], as_boxes(b)[...,None,:,:])
+    return _aligned_iou(as_boxes(a)[...,:,None,:], as_boxes(b)[...,None,:,:])
