@@ -181,6 +181,7 @@ def evaluate(self:Detector,
     progress=True,      # show a progress bar?
 ):                      # an `Evaluation`
     "VOC07, VOC12 and COCO AP in pixels of the original images, with the protocol of the measurement"
+    from ssd_fastai import analysis # gives an `Evaluation` its curves and tables
     from ssd_fastai.metrics import evaluate_detections
     limits = dict(score=score, iou=iou, max_per_class=max_per_class, max_per_image=max_per_image)
     thresholds = EVALUATION_THRESHOLDS.changed(**limits)
