@@ -16,9 +16,9 @@ SHOW = "import json; d = m.detect(sorted(__import__('glob').glob('shapes/JPEGIma
        "print('@', json.dumps([[o.boxes.tolist(), o.labels.tolist(), o.scores.tolist()] for o in d]))"
 LOAD = {
     'm.pkl':         "import warnings; warnings.simplefilter('ignore'); from fastai.vision.all import *; m = load_learner('m.pkl'); ",
-    'm.safetensors': "from ssd_fastai.export import load_detector; m = load_detector('m.safetensors'); ",
-    'm.onnx':        "from ssd_fastai.export import load_detector; m = load_detector('m.onnx'); ",
-    'all.onnx':      "from ssd_fastai.export import load_detector; m = load_detector('all.onnx'); ",
+    'm.safetensors': "from ssd_fastai.files import load_detector; m = load_detector('m.safetensors'); ",
+    'm.onnx':        "from ssd_fastai.files import load_detector; m = load_detector('m.onnx'); ",
+    'all.onnx':      "from ssd_fastai.files import load_detector; m = load_detector('all.onnx'); ",
 }
 
 def python(code, cwd):

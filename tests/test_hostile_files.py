@@ -1,29 +1,29 @@
-"""Model files that are damaged, made up or hostile: each gets one `ValueError` of one line, soon, and without taking memory for what it claims."""
+"""Model files that are damaged, made up or hostile. Each gives a `ValueError` of one line, soon, and takes no memory for what it claims."""
 import json, os, pickle, random, resource, struct, time
 from pathlib import Path
 
 import pytest, torch
 from safetensors.torch import save, save_file
 
-from ssd_fastai import export
-from ssd_fastai.export import export_onnx, load_detector, save_detector
+from ssd_fastai.files import SEAL_MARK, load_detector, save_detector, seal
+from ssd_fastai.onnx import export_onnx
 
 pytest.importorskip('timm', reason='the fixed detector has a timm body: pip install ssd_fastai[lite]')
 GOOD = (Path(__file__).resolve().parent/'golden/detector.safetensors').read_bytes()
 N    = int.from_bytes(GOOD[:8], 'little')
 
 def parts():
-    "The header's tensors, our own header, and the weights' bytes, of the good file"
-    told = json.loads(GOOD[8:8+N])
-    return told, json.loads(told.pop('__metadata__')['ssd_fastai']), GOOD[8+N:]
+    "The table of tensors, our own header, and the bytes of the weights, of the good file"
+    tensors = json.loads(GOOD[8:8+N])
+    return tensors, json.loads(tensors.pop('__metadata__')['ssd_fastai']), GOOD[8+N:]
 
-def join(told, ours, data, seal=True):
-    "A file of these, with a checksum that fits: a forger can do that"
-    if seal: ours = {**ours, 'checksum':export._MARK}
-    text = json.dumps({'__metadata__':{'ssd_fastai':ours if isinstance(ours, str) else json.dumps(ours)}, **told}).encode()
+def join(tensors, ours, data, sealed=True):
+    "A file of these parts, with a checksum that fits: a forger can compute it too"
+    if sealed: ours = {**ours, 'checksum':SEAL_MARK}
+    text = json.dumps({'__metadata__':{'ssd_fastai':ours if isinstance(ours, str) else json.dumps(ours)}, **tensors}).encode()
     text += b' '*(-len(text)%8)
     raw = struct.pack('<Q', len(text)) + text + data
-    return export._seal(raw) if seal else raw
+    return seal(raw) if sealed else raw
 
 def refused(path, raw=None, suffix='.safetensors'):
     "The one line with which a file is refused"
@@ -53,15 +53,17 @@ def test_every_cut_is_found(tmp_path):
     refused(tmp_path, GOOD+b'\0')
 
 def test_weights_that_change_places(tmp_path):
-    told,ours,data = parts()
-    a,b = [k for k,v in told.items() if v['shape']==told['head.smooth.0.0.weight']['shape']][:2]
-    told[a],told[b] = told[b],told[a]
-    assert 'altered' in refused(tmp_path, join(told, ours, data, seal=False))
+    tensors,ours,data = parts()
+    a,b = [k for k,v in tensors.items() if v['shape']==tensors['head.smooth.0.0.weight']['shape']][:2]
+    tensors[a],tensors[b] = tensors[b],tensors[a]
+    assert 'altered' in refused(tmp_path, join(tensors, ours, data, sealed=False))
 
 # --- claims; all with a checksum that fits
 
+LIMITS = dict(score=.1, iou=.5, max_per_class=20, max_per_image=None)
 CLAIMS = {
     'format':     (dict(format=1), 'format 1'),
+    'old format': (dict(format=2, thresholds=dict(score=.1, overlap=.5, top_k=20)), 'open it with the version of ssd_fastai that wrote it'),
     'no arch':    (dict(config={'arch':'resnet9000'}), 'unknown architecture'),
     'path':       (dict(config={'arch':'../../etc/passwd'}), 'config.arch'),
     'hub':        (dict(config={'arch':'hf-hub:somebody/something'}), 'config.arch'),
@@ -86,9 +88,13 @@ CLAIMS = {
     'std 0':      (dict(config={'std':[0,0,0]}), 'config.std'),
     'mean inf':   (dict(config={'mean':[float('inf'),0,0]}), 'config.mean'),
     'encoding':   (dict(config={'encoding':'pickle'}), 'config.encoding'),
-    'score':      (dict(thresholds=dict(score=2, overlap=.5, top_k=20)), 'thresholds.score'),
-    'overlap':    (dict(thresholds=dict(score=.1, overlap=float('nan'), top_k=20)), 'thresholds.overlap'),
-    'extra':      (dict(thresholds=dict(score=.1, overlap=.5, top_k=20, code='x')), 'nothing else'),
+    'head':       (dict(config={'head':'pickle'}), 'config.head'),
+    'score':      (dict(thresholds={**LIMITS, 'score':2}), 'thresholds.score'),
+    'iou':        (dict(thresholds={**LIMITS, 'iou':float('nan')}), 'thresholds.iou'),
+    'per class':  (dict(thresholds={**LIMITS, 'max_per_class':0}), 'thresholds.max_per_class'),
+    'per image':  (dict(thresholds={**LIMITS, 'max_per_image':1.5}), 'thresholds.max_per_image'),
+    'extra':      (dict(thresholds={**LIMITS, 'code':'x'}), 'nothing else'),
+    'old names':  (dict(thresholds=dict(score=.1, overlap=.5, top_k=20)), 'nothing else'),
     'vocab':      (dict(vocab=['#na#','a']), 'different names'),
     'vocab long': (dict(vocab=['#na#','a','b','c'*10_000]), 'vocab'),
     'vocab many': (dict(vocab=['#na#']+['x']*50_000), 'vocab'),
@@ -100,10 +106,10 @@ CLAIMS = {
 @pytest.mark.parametrize('name', CLAIMS)
 def test_claims(tmp_path, name):
     change,why = CLAIMS[name]
-    told,ours,data = parts()
+    tensors,ours,data = parts()
     for k,v in change.items(): ours[k] = {**ours[k], **v} if k=='config' else v
     before,t = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,time.process_time()
-    assert why in refused(tmp_path, join(told, ours, data))
+    assert why in refused(tmp_path, join(tensors, ours, data))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss-before < 400_000, 'kilobytes taken for a claim'
     assert time.process_time()-t < 20
 
@@ -112,22 +118,22 @@ def test_claims(tmp_path, name):
     ('dtype', {'dtype':'F16'}), ('odd dtype', {'dtype':'PICKLE'}), ('offsets', {'data_offsets':[0, 2**40]}), ('overlap', {'data_offsets':[0, 64]}),
     ('negative', {'data_offsets':[-64, 0]}), ('extra key', {'code':'x'})])
 def test_tensors(tmp_path, name, change):
-    told,ours,data = parts()
+    tensors,ours,data = parts()
     k = 'head.smooth.0.0.weight'
-    told[k] = {**told[k], **change}
-    refused(tmp_path, join(told, ours, data))
+    tensors[k] = {**tensors[k], **change}
+    refused(tmp_path, join(tensors, ours, data))
 
 def test_tensors_missing_or_too_many(tmp_path):
-    told,ours,data = parts()
-    refused(tmp_path, join({k:v for k,v in told.items() if k!='mean'}, ours, data))
-    refused(tmp_path, join({**told, '../../x':told['mean']}, ours, data))
+    tensors,ours,data = parts()
+    refused(tmp_path, join({k:v for k,v in tensors.items() if k!='mean'}, ours, data))
+    refused(tmp_path, join({**tensors, '../../x':tensors['mean']}, ours, data))
     refused(tmp_path, join({}, ours, b''))
-    refused(tmp_path, join(told, ours, data+bytes(10_000_000)))
+    refused(tmp_path, join(tensors, ours, data+bytes(10_000_000)))
 
 @pytest.mark.parametrize('text', ['', 'null', '[]', '1', '"x"', '{"a":', '['*200_000, '{"a":'*100_000, '{"format":2}', '9'*100_000, '\ud800'])
 def test_header_bombs(tmp_path, text):
-    told,_,data = parts()
-    refused(tmp_path, join(told, text, data, seal=False))
+    tensors,_,data = parts()
+    refused(tmp_path, join(tensors, text, data, sealed=False))
     raw = text.encode('utf-8', 'surrogatepass')
     refused(tmp_path, struct.pack('<Q', len(raw)) + raw + data)
 
@@ -163,7 +169,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     det = load_detector(tmp_path/'g.safetensors')
     def full(*_): raise OSError(28, 'No space left on device')
     monkeypatch.setattr(os, 'fsync', full)
-    with pytest.raises(OSError): save_detector(det, tmp_path/'g.safetensors')
+    with pytest.raises(ValueError, match='No space left'): save_detector(det, tmp_path/'g.safetensors')
     assert [o.name for o in tmp_path.iterdir()]==['g.safetensors'] and (tmp_path/'g.safetensors').read_bytes()==GOOD
 
 # --- ONNX
@@ -179,8 +185,8 @@ def onnx_file(tmp_path_factory):
 def resealed(p):
     "The bytes of an ONNX model, changed and with a checksum that fits"
     for o in p.metadata_props:
-        if o.key=='ssd_fastai': o.value = json.dumps({**json.loads(o.value), 'checksum':export._MARK})
-    return export._seal(p.SerializeToString())
+        if o.key=='ssd_fastai': o.value = json.dumps({**json.loads(o.value), 'checksum':SEAL_MARK})
+    return seal(p.SerializeToString())
 
 def test_onnx_damage(tmp_path, onnx_file):
     raw,rng = onnx_file[1],random.Random(1)
