@@ -2,8 +2,8 @@
 
     python benchmarks/survival.py [kills]
 
-Each start is a process of its own, forked from one that has done the imports. Kills come by turns at random moments of the start, of the training,
-and of the writing of a checkpoint.
+Each start is a process of its own, forked from one that has done the imports. Kills come at random moments, in turn
+during the start, during training, and while a checkpoint is written.
 """
 import json, os, random, re, signal, subprocess, sys, tempfile, time
 from collections import Counter
@@ -14,16 +14,18 @@ EPOCHS = 60
 TRAIN  = ['--arch','test_resnet', '--size','64', '--bs','7', '--precision','float32', '--workers','1']   # a body of kilobytes
 
 def prepare(d, epochs):
-    "Data and a body's weights in folder `d`, and the arguments of a run: it starts frozen, so that both stages are struck"
+    "Write data and a body's weights into `d`; return the arguments of a run with two stages: the first is frozen"
     import timm, torch
     from ssd_fastai.synth import synth_voc
     torch.save(timm.create_model('test_resnet').state_dict(), d/'body.pth')
-    return [str(synth_voc(d/'shapes', n=40, seed=1)), *TRAIN, '--weights',str(d/'body.pth'), '--epochs',str(epochs), '--frozen',str(max(1, epochs//6))]
+    data   = synth_voc(d/'shapes', n=40, seed=1)
+    stages = ['--epochs',str(epochs), '--frozen',str(max(1, epochs//6))]
+    return [str(data), *TRAIN, '--weights',str(d/'body.pth'), *stages]
 
-# imports once what takes seconds to import, then forks a process for every command
+# one process does the imports, which take seconds, and forks a child for every command
 NURSERY = '''
 import json, os, resource, signal, sys, traceback
-import timm, ssd_fastai.training
+import timm, ssd_fastai.runs
 from ssd_fastai.cli import ssd_train
 for line in sys.stdin:
     job = json.loads(line)
@@ -42,7 +44,7 @@ for line in sys.stdin:
 '''
 
 class Child:
-    "`ssd-train` as a process of its own, as `subprocess.Popen` would give it"
+    "A forked `ssd-train`, with the methods of `subprocess.Popen` that are used here"
     def __init__(self, ask, pid): self.ask,self.pid,self.code = ask,pid,None
     def poll(self):
         if self.code is None and Path(f'/proc/{self.pid}/stat').read_text().rpartition(')')[2].split()[0] == 'Z': self.wait()
@@ -53,8 +55,10 @@ class Child:
 
 @contextmanager
 def nursery():
-    "A function that starts `ssd-train` with a list of arguments, a file for what it says, and a limit on the bytes of its files (0: none)"
-    p = subprocess.Popen([sys.executable, '-c', NURSERY], env={**os.environ, 'OMP_NUM_THREADS':'1'}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    """A function that starts `ssd-train` as a `Child`; it takes the arguments, the file for what is printed, and the
+    maximum size of the files that are written, in bytes (0: no limit)"""
+    p = subprocess.Popen([sys.executable, '-c', NURSERY], env={**os.environ, 'OMP_NUM_THREADS':'1'},
+                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     def ask(**job):
         print(json.dumps(job), file=p.stdin, flush=True)
         return int(p.stdout.readline())
@@ -73,22 +77,22 @@ def wait_until(p, seen, what, limit=300):
     return True
 
 def strike(p, out, log, kind, rng):
-    "Kill `p` at a random moment; was it still at work?"
+    "Kill `p` at a random moment of the given kind; False if it ended before"
     text = lambda: log.read_text() if log.exists() else ''
     first = out/'checkpoints/last.pt'
     if not wait_until(p, lambda: first.exists(), 'a first checkpoint'): return False
-    for _ in range(0 if kind == 'start' else rng.randrange(3)):   # so many epochs on
+    for _ in range(0 if kind == 'start' else rng.randrange(3)):   # a few epochs later
         before = first.stat().st_mtime_ns
         if not wait_until(p, lambda: first.stat().st_mtime_ns != before, 'another checkpoint'): return False
     if kind != 'start' and not wait_until(p, lambda: re.search(r'^stage', text(), re.M), 'the training'): return False
-    if kind == 'write' and not wait_until(p, lambda: any(out.rglob('*.part.*')), 'a half-written file'): return False
+    if kind == 'write' and not wait_until(p, lambda: any(out.rglob('*.part')), 'a half-written file'): return False
     if kind != 'write': time.sleep(rng.uniform(0, 1))
     if p.poll() is not None: return False
     os.kill(p.pid, signal.SIGKILL)
     return p.wait() == -signal.SIGKILL
 
 def survive(start, argv, out, kills, kinds=('start','train','write'), seed=0):
-    "Run to the end with `kills` kills after the first checkpoint that hit a run at work: what was struck when, and what each start said"
+    "Train to the end, killing the run `kills` times after its first checkpoint; what was hit, and what each start said"
     rng,hits,said,n = random.Random(seed),[],[],0
     while True:
         log = out.parent/f'{out.name}-{n}.log'
@@ -96,14 +100,14 @@ def survive(start, argv, out, kills, kinds=('start','train','write'), seed=0):
         kind = kinds[len(hits) % len(kinds)] if len(hits) < kills else None
         struck = kind and strike(p, out, log, kind, rng)
         code,spoke = p.wait(),re.findall(r'^(?:starting afresh|resumed at epoch \d+)', log.read_text(), re.M)
-        if struck and spoke: hits.append(kind)   # a kill before the first word shows nothing, and is not counted
+        if struck and spoke: hits.append(kind)   # a kill before it printed anything shows nothing, and is not counted
         said.append(spoke[0] if spoke else 'killed before it spoke')
         if code == -signal.SIGKILL: continue
         if code: raise RuntimeError(f'ssd-train ended with {code}: {log.read_text()[-500:]}')
         return dict(kills=kills, hits=len(hits), kinds=dict(Counter(hits)), starts=n, said=said)
 
 def difference(a, b):
-    "The largest difference between the weights of two model files"
+    "Largest absolute difference between the weights of two model files"
     from safetensors.torch import load_file
     a,b = load_file(a),load_file(b)
     assert a.keys() == b.keys()
@@ -118,7 +122,9 @@ if __name__ == '__main__':
         if code := start([*argv, '--out',str(d/'alone')], d/'alone.log').wait(): sys.exit((d/'alone.log').read_text())
         res = survive(start, argv, d/'struck', kills)
         res['weight difference to the run left alone'] = difference(*(d/o/'model.safetensors' for o in ('alone','struck')))
-        res['same evaluation'] = (d/'alone/evaluation.json').read_text() == (d/'struck/evaluation.json').read_text()
-    res.update(resumed=sum(o.startswith('resumed') for o in res['said']), epochs=EPOCHS, seconds=round(time.time()-begin), machine=machine())
+        figures = [(d/o/'evaluation.json').read_text() for o in ('alone','struck')]
+        res['same evaluation'] = figures[0] == figures[1]
+    res.update(resumed=sum(o.startswith('resumed') for o in res['said']), epochs=EPOCHS,
+               seconds=round(time.time()-begin), machine=machine())
     (ROOT/'benchmarks/results/survival.json').write_text(json.dumps(res, indent=1) + '\n')
     print({k:v for k,v in res.items() if k != 'said'})
