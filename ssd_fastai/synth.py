@@ -6,37 +6,38 @@
 __all__ = ['synth_voc']
 
 # %% ../nbs/30_synth.ipynb #fd8ca59f
-import colorsys,json,operator
+import colorsys, json, operator
 from dataclasses import dataclass
 from pathlib import Path
+
 import numpy as np
-from PIL import Image,ImageDraw
+from PIL import Image, ImageDraw
 
-# %% ../nbs/30_synth.ipynb #c0ce62dd
+# %% ../nbs/30_synth.ipynb #0d10c128
 def _ngon(k, r=1., turn=0.):
-    "`k` points on a circle of radius `r`, the first one at the top."
+    "`k` points on a circle of radius `r`, as [k,2] of (x,y); the first is at the top, or `turn` steps on"
     t = 2*np.pi*(np.arange(k)+turn)/k
-    return np.stack([np.sin(t), -np.cos(t)], 1)*r                                        # [k,2] (x,y), y down
+    return np.stack([np.sin(t), -np.cos(t)], 1)*r
 
-# %% ../nbs/30_synth.ipynb #38a43258
 def _star(k=5, inner=0.42): return np.stack([_ngon(k), _ngon(k, inner, 0.5)], 1).reshape(-1, 2)
 
-def _cross(a=0.34): return np.array([(-a,-1),(a,-1),(a,-a),(1,-a),(1,a),(a,a),(a,1),(-a,1),(-a,a),(-1,a),(-1,-a),(-a,-a)])
+# %% ../nbs/30_synth.ipynb #38a43258
+def _cross(a=0.34):
+    return np.array([(-a,-1),(a,-1),(a,-a),(1,-a),(1,a),(a,a),(a,1),(-a,1),(-a,a),(-1,a),(-1,-a),(-a,-a)])
 
 def _heart():
     t = 2*np.pi*np.arange(48)/48
     return np.stack([16*np.sin(t)**3, -(13*np.cos(t) - 5*np.cos(2*t) - 2*np.cos(3*t) - np.cos(4*t))], 1)/16
 
-# %% ../nbs/30_synth.ipynb #0d10c128
 def _moon(r=0.85, dx=0.5):
-    "The unit circle without the circle of radius `r` at (`dx`,0)."
-    x = (1+dx**2-r**2)/(2*dx)                                                            # where the two circles meet
+    "The unit circle without the circle of radius `r` around (`dx`,0)"
+    x = (1+dx**2-r**2)/(2*dx)                            # where the two circles meet
     a,b = np.arccos(x),np.arccos((x-dx)/r)
     arc = lambda t: np.stack([np.cos(t), np.sin(t)], 1)
     return np.concatenate([arc(np.linspace(a, 2*np.pi-a, 40)), arc(np.linspace(2*np.pi-b, b, 40))*r + (dx,0)])
 
 # %% ../nbs/30_synth.ipynb #383ed85c
-# name -> (outline, hole), points (x,y) about the origin; the order counts: `n_classes` takes from the front
+# name -> (outline, hole)
 _SHAPES = dict(
     circle   = (_ngon(64), None),
     cross    = (_cross(), None),
@@ -52,100 +53,100 @@ _SHAPES = dict(
 # %% ../nbs/30_synth.ipynb #95ae0dcf
 _CLASSES = [*_SHAPES, *(f'striped {o}' for o in _SHAPES)]
 
-# %% ../nbs/30_synth.ipynb #1c342f11
-_SS = 4                                                                                  # subpixels a side
-
-# %% ../nbs/30_synth.ipynb #4ba76033
-@dataclass
-class _Sprite:
-    "One object's pixels, before it is placed."
-    name:str
-    alpha:np.ndarray                                                                     # [h,w] 0, or the share of the pixel that is covered, over a half
-    rim:np.ndarray                                                                       # [h,w] 0–1, how much of the pixel is edge line
-    stripes:np.ndarray                                                                   # [h,w] 0–1, how much of the pixel is stripe
-    @property
-    def mask(self): return self.alpha>0
-
 # %% ../nbs/30_synth.ipynb #3bcbedf8
-def _raster(draw, hw):
-    "What `draw(ImageDraw)` paints on a canvas of `_SS` times the size, as shares of pixels."
-    img = Image.new('L', (hw[1]*_SS, hw[0]*_SS))
-    draw(ImageDraw.Draw(img))
-    return np.asarray(img.reduce(_SS), dtype=np.float32)/255
+_SUBPIXELS = 4  # per side of a pixel
 
-# %% ../nbs/30_synth.ipynb #13e79acb
+def _raster(draw, hw):
+    "The share of each pixel [h,w] that `draw` covers; it is called with an `ImageDraw` of the finer canvas"
+    img = Image.new('L', (hw[1]*_SUBPIXELS, hw[0]*_SUBPIXELS))
+    draw(ImageDraw.Draw(img))
+    return np.asarray(img.reduce(_SUBPIXELS), dtype=np.float32)/255
+
+# %% ../nbs/30_synth.ipynb #16e84ce9
 def _bars(d, w, h, step):
-    "Slanting stripes over a canvas of `w` by `h`, one each `step`."
+    "Draw slanting stripes over a canvas of `w` by `h`, one every `step`"
     for i in np.arange(-h, w, step): d.line([(i,0), (i+h,h)], fill=255, width=round(step*0.36))
 
 def _edges(d, polys, width):
-    "Lines of `width` along closed polygons; the first points come twice, so that the last corner is joined too."
+    "Draw lines of `width` along closed polygons; the first points come twice, so that the last corner is joined too"
     for p in polys: d.line([*p, *p[:2]], fill=255, width=width, joint='curve')
 
 # %% ../nbs/30_synth.ipynb #51cfd16d
+@dataclass
+class _Sprite:
+    "The pixels of an object, before it has a place"
+    name:str
+    alpha:np.ndarray   # [h,w] the share of the pixel that is covered where that is over a half, otherwise 0
+    rim:np.ndarray     # [h,w] the share that is edge line, 0–1
+    stripes:np.ndarray # [h,w] the share that is stripe, 0–1
+    @property
+    def mask(self): return self.alpha>0
+
 def _sprite(name, side, angle=0., aspect=1., rim=0.):
-    "The shape `name`, its sides in the ratio `aspect`, turned by `angle` (rad), its longer side `side` px, `rim` px of edge line."
+    "A sprite: longer side `side` px, turned by `angle` rad, stretched to `aspect`, with `rim` px of edge line"
     rot = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     polys = [p*(np.sqrt(aspect), 1/np.sqrt(aspect)) @ rot for p in _SHAPES[name.split()[-1]] if p is not None]
     lo,hi = polys[0].min(0),polys[0].max(0)
     scale = side/(hi-lo).max()
-    w,h   = (int(o)+2 for o in np.ceil((hi-lo)*scale))                                   # a pixel of room on each side
-    polys = [[tuple(o) for o in ((p-lo)*scale+1)*_SS] for p in polys]
-    def fill(d):
-        for p,v in zip(polys, (255,0)): d.polygon(p, fill=v)                             # the second one is the hole
-    a    = _raster(fill, (h,w))
-    line = _raster(lambda d: rim and _edges(d, polys, round(2*rim*_SS)), (h,w))
-    bars = _raster(lambda d: name.startswith('striped') and _bars(d, w*_SS, h*_SS, side/4.5*_SS), (h,w))
-    return _Sprite(name, np.where(a>0.5, a, 0), line, bars)
+    w,h   = (int(o)+2 for o in np.ceil((hi-lo)*scale))   # a pixel of room on each side
+    polys = [[tuple(o) for o in ((p-lo)*scale+1)*_SUBPIXELS] for p in polys]
+    def _fill(d):
+        for p,v in zip(polys, (255,0)): d.polygon(p, fill=v)   # the second one is the hole
+    share = _raster(_fill, (h,w))
+    line  = _raster(lambda d: rim and _edges(d, polys, round(2*rim*_SUBPIXELS)), (h,w))
+    step  = side/4.5*_SUBPIXELS
+    bars  = _raster(lambda d: name.startswith('striped') and _bars(d, w*_SUBPIXELS, h*_SUBPIXELS, step), (h,w))
+    return _Sprite(name, np.where(share>0.5, share, 0), line, bars)
 
 # %% ../nbs/30_synth.ipynb #a93aaf88
 def _extent(mask):
-    "First column, first row, last column, last row of the true pixels of `mask` [H,W]."
+    "First column, first row, last column, last row of the true pixels of `mask` [H,W]"
     x,y = np.flatnonzero(mask.any(0)),np.flatnonzero(mask.any(1))
     return int(x[0]),int(y[0]),int(x[-1]),int(y[-1])
 
 # %% ../nbs/30_synth.ipynb #ae07517c
 def _windows(sprite, y, x, hw):
-    "The part of `sprite` that lies in the image with its corner at (`y`,`x`), as slices of the image and of the sprite."
+    "Slices of an image of size `hw`, and of `sprite` with its corner at (`y`,`x`), for the part that both share"
     h,w = sprite.alpha.shape
     y1,x1 = max(y,0),max(x,0)
-    y2,x2 = max(y1, min(y+h, hw[0])),max(x1, min(x+w, hw[1]))                           # outside: empty
+    y2,x2 = max(y1, min(y+h, hw[0])),max(x1, min(x+w, hw[1]))   # empty if the sprite is outside
     return (slice(y1,y2), slice(x1,x2)),(slice(y1-y,y2-y), slice(x1-x,x2-x))
 
 # %% ../nbs/30_synth.ipynb #03ee9743
 def _crowded(boxes, iou=0.4):
-    "Whether any two of the inclusive `boxes` overlap by more than `iou`."
+    "Whether any two of the inclusive `boxes` [N,4] overlap by more than `iou`"
     b = np.array(boxes)
     lo,hi = np.maximum(b[:,None,:2], b[None,:,:2]),np.minimum(b[:,None,2:], b[None,:,2:])
     inter = (hi-lo+1).clip(0).prod(-1)
     area  = (b[:,2:]-b[:,:2]+1).prod(-1)
     return bool((np.triu(inter/(area[:,None]+area-inter), 1)>iou).any())
 
-# %% ../nbs/30_synth.ipynb #276f6d64
-_DIFFICULT,_HIDDEN,_NARROW = 1/2,1/3,8                                                  # visible share twice, pixels
-
 # %% ../nbs/30_synth.ipynb #fa5a9214
+_DIFFICULT,_HIDDEN = 1/2,1/3  # visible shares
+_NARROW = 8                   # pixels
+
 class _Layout:
-    "Which object every pixel belongs to, the last one placed on top."
+    "Which object each pixel belongs to; the last one placed lies on top"
     def __init__(self, hw):
-        self.hw,self.placed = hw,[]                                                      # (sprite, y, x) each
-        self.owner = np.zeros(hw, np.int32)                                              # [H,W] 0 is background, i+1 object i
+        self.hw,self.placed = hw,[]           # (sprite, y, x) each
+        self.owner = np.zeros(hw, np.int32)   # [H,W] 0 is background, i+1 is object i
 
     def shares(self, owner):
-        "Visible share of every object: pixels it owns over pixels it would have alone on an endless canvas."
+        "Visible share of every object [N]"
         seen = np.bincount(owner.ravel(), minlength=len(self.placed)+1)[1:]
         return seen/np.array([o.mask.sum() for o,_,_ in self.placed])
 
     def ok(self, owner):
-        "Whether every object of the map `owner` can be seen well enough, and no two boxes are too close."
+        "Whether every object of the map `owner` can be seen well enough, and no two boxes are too close"
         if (self.shares(owner)<_HIDDEN).any(): return False
         boxes = np.array([_extent(owner==i+1) for i in range(len(self.placed))])
         return bool((boxes[:,2:]-boxes[:,:2]+1).min()>=_NARROW) and not _crowded(boxes)
 
     def add(self, sprite, y, x):
-        "Place `sprite` with its corner at (`y`,`x`) if the result is `ok`; say whether."
+        "Place `sprite` with its corner at (`y`,`x`) if the result is `ok`; returns whether it is"
         self.placed.append((sprite, y, x))
-        owner,(win,part) = self.owner.copy(),_windows(sprite, y, x, self.hw)
+        owner = self.owner.copy()
+        win,part = _windows(sprite, y, x, self.hw)
         owner[win][sprite.mask[part]] = len(self.placed)
         if not self.ok(owner): self.placed.pop(); return False
         self.owner = owner
@@ -153,32 +154,32 @@ class _Layout:
 
 # %% ../nbs/30_synth.ipynb #0ee1c643
 def _objects(lay):
-    "One dict an object of a layout: its class, its box (inclusive columns and rows) and VOC's three flags."
+    "Per object of a layout its class, its box (columns and rows, the last one included) and VOC's three flags"
     res = []
     for i,((o,y,x),share) in enumerate(zip(lay.placed, lay.shares(lay.owner))):
-        seen,inside = lay.owner==i+1,o.mask[_windows(o, y, x, lay.hw)[1]].sum()
+        seen   = lay.owner==i+1
+        inside = o.mask[_windows(o, y, x, lay.hw)[1]].sum()
         res.append(dict(name=o.name, box=_extent(seen), truncated=bool(inside<o.mask.sum()),
                         occluded=bool(seen.sum()<inside), difficult=bool(share<_DIFFICULT)))
     return res
 
 # %% ../nbs/30_synth.ipynb #04df223f
 def _colour(rng, s, v, hue=None):
-    "RGB 0–255, saturation and value from the ranges `s` and `v`; `hue` (0–1, give or take) or any"
+    "A random RGB colour, 0–255: saturation and value from the ranges `s` and `v`; a hue near `hue` (0–1), or any"
     h = rng.random() if hue is None else rng.normal(hue, 0.03)%1
     return np.array(colorsys.hsv_to_rgb(h, rng.uniform(*s), rng.uniform(*v)), np.float32)*255
 
 # %% ../nbs/30_synth.ipynb #ba5e2917
 def _noise(rng, hw, cells):
-    "Smooth noise of about unit size, with `cells` bumps along the mean side."
+    "Smooth noise [H,W] of standard deviation near 1, with `cells` bumps along the mean side"
     g = np.maximum(2, np.round(np.array(hw)*cells*2/sum(hw)).astype(int))
     x = Image.fromarray(rng.normal(size=g).astype(np.float32))
     return np.asarray(x.resize((hw[1], hw[0]), Image.Resampling.BICUBIC))
 
-# %% ../nbs/30_synth.ipynb #e8275cd6
 def _mesh(hw): return np.mgrid[:hw[0], :hw[1]].astype(np.float32)
 
 def _along(rng, hw):
-    "Distance in px along a random direction."
+    "Distance in pixels along a random direction [H,W]"
     y,x = _mesh(hw)
     t = rng.uniform(0, np.pi)
     return x*np.float32(np.cos(t)) + y*np.float32(np.sin(t))
@@ -197,67 +198,75 @@ def _cells(rng, hw):
     d = np.sort((y[...,None]-p[:,0])**2 + (x[...,None]-p[:,1])**2, -1)
     return np.clip(np.sqrt(d[...,1])-np.sqrt(d[...,0]), 0, 12)/6 - 1 + 0.3*_noise(rng, hw, 6)
 
-# %% ../nbs/30_synth.ipynb #5bcd7184
-_BACKGROUNDS = (_clouds, _weave, _tiles, _paper, _brushed, _cells)
+_TEXTURES = (_clouds, _weave, _tiles, _paper, _brushed, _cells)
 
 # %% ../nbs/30_synth.ipynb #864750c7
+def _light(rng, hw, most):
+    "Brightness [H,W,1] around 1 that changes evenly in a random direction, by `most` at most"
+    d = _along(rng, hw)[...,None]
+    return 1 + rng.uniform(0, most)*((d-d.min())/np.ptp(d) - 0.5)
+
 def _strokes(rng, img, hw):
-    "`img` with clutter: open curves, thin and thick, that belong to no class."
-    big = img.resize((2*hw[1], 2*hw[0]), Image.Resampling.BILINEAR)                     # twice the size, for smooth edges
+    "`img` with a few open curves on it"
+    big = img.resize((2*hw[1], 2*hw[0]), Image.Resampling.BILINEAR)   # twice the size, for smooth edges
     d = ImageDraw.Draw(big)
     for _ in range(rng.integers(2, 8)):
         a,b,c = rng.uniform((0,0), big.size, (3,2))
         t = np.linspace(0, rng.uniform(0.25, 1), 16)[:,None]
         col = tuple(int(o) for o in _colour(rng, (0.05,0.6), (0.2,0.95)))
-        d.line([tuple(o) for o in a*(1-t)**2 + 2*b*t*(1-t) + c*t*t], fill=col, width=int(rng.integers(2, 8)), joint='curve')
+        d.line([tuple(o) for o in a*(1-t)**2 + 2*b*t*(1-t) + c*t*t], fill=col, width=int(rng.integers(2, 8)),
+               joint='curve')
     return big.reduce(2)
 
 # %% ../nbs/30_synth.ipynb #82f78aae
-def _background(rng, hw, kind):
-    "One of `_BACKGROUNDS` between two colours that are not far apart, lit from one side, with clutter on it."
+def _background(rng, hw, texture):
+    "A `texture` between two colours that are not far apart, lit from one side, with curves on it: [H,W,3] 0–255"
     lo = _colour(rng, (0.03,0.42), (0.25,0.88))
     hi = lo + rng.uniform(-45, 45, 3) + rng.choice([-40,40])
-    t  = 1/(1+np.exp(-1.5*kind(rng, hw)))[...,None]
-    light = _along(rng, hw)[...,None]
-    light = 1 + rng.uniform(0, 0.3)*((light-light.min())/np.ptp(light) - 0.5)
-    img = Image.fromarray(((lo+(hi-lo)*t)*light).clip(0, 255).astype(np.uint8))
-    return np.asarray(_strokes(rng, img, hw)).astype(np.float32)                               # [H,W,3] 0–255
+    t  = 1/(1+np.exp(-1.5*texture(rng, hw)))[...,None]
+    img = Image.fromarray(((lo+(hi-lo)*t)*_light(rng, hw, 0.3)).clip(0, 255).astype(np.uint8))
+    return np.asarray(_strokes(rng, img, hw)).astype(np.float32)
 
 # %% ../nbs/30_synth.ipynb #2f721b71
-_HUES = np.array([0,4,8,2,6,10,1,5,9,3])/12                                             # the first six far apart
+_HUES = np.array([0,4,8,2,6,10,1,5,9,3])/12   # the first six far apart
 
 def _hue(name): return _HUES[_CLASSES.index(name)%10]
 
 def _contrasting(rng, ground, least, hue=None):
-    "A colour of about this `hue` at least `least` away from the mean colour `ground` (RGB, 0–255), or the farthest of 20."
+    "A colour of about this `hue`, at least `least` away from the RGB colour `ground`, or else the farthest of 20"
     cols = [_colour(rng, (0.55,1), (0.5,1), hue) for _ in range(20)]
     far  = [float(np.linalg.norm(o-ground)) for o in cols]
     return next((c for c,f in zip(cols, far) if f>=least), cols[int(np.argmax(far))])
 
 # %% ../nbs/30_synth.ipynb #b8e3608c
 def _paint(img, sprite, y, x, colour, rng):
-    "Paint `sprite` on `img` in place, in `colour`, lit from a random side; its rim is darker or lighter."
+    "Paint `sprite` in `colour` on `img` [H,W,3], in place"
     win,part = _windows(sprite, y, x, img.shape[:2])
-    light = _along(rng, sprite.alpha.shape)
-    light = 1 + rng.uniform(0, 0.35)*((light-light.min())/np.ptp(light) - 0.5)
-    shade = 0.45 if colour.mean()>110 else 1.9
-    rim,bar = sprite.rim[...,None]*0.75,sprite.stripes[...,None]
-    rgb = colour*light[...,None]
-    rgb = rgb*(1-bar) + (colour*0.35 if colour.mean()>110 else 255-(255-colour)*0.35)*bar
-    rgb = rgb*(1-rim) + colour*shade*rim
+    light  = _light(rng, sprite.alpha.shape, 0.35)
+    bright = colour.mean()>110
+    stripe = colour*0.35 if bright else 255-(255-colour)*0.35
+    bar,rim = sprite.stripes[...,None],sprite.rim[...,None]*0.75
+    rgb = colour*light
+    rgb = rgb*(1-bar) + stripe*bar
+    rgb = rgb*(1-rim) + colour*(0.45 if bright else 1.9)*rim
     a = sprite.alpha[...,None]
     img[win] = img[win]*(1-a[part]) + rgb.clip(0, 255)[part]*a[part]
 
 # %% ../nbs/30_synth.ipynb #c8bde1bd
+def _random_size(rng):
+    "(height, width) of an image, 140 to 260 px; a sixth of them are square"
+    w = int(rng.integers(140, 261))
+    return int(np.clip(round(w*rng.choice([0.66,0.75,0.75,1.,1.33,1.5])), 140, 260)),w
+
 def _random_sprite(rng, names, hw):
-    "A random object: from a tenth to half of the image's mean side, middle sizes most often."
+    "A random object for an image of size `hw`"
     side = (0.1 + 0.4*rng.beta(1.7, 2))*sum(hw)/2
     name,aspect = names[rng.integers(len(names))],np.exp(rng.uniform(-0.22, 0.22))
     return _sprite(name, side, rng.uniform(-0.35, 0.35), aspect, rim=rng.choice([0,1,1.6]))
 
 # %% ../nbs/30_synth.ipynb #1881f4ba
-def _layout(rng, names, hw, k):
-    "Up to `k` random objects, each tried at eight places, a third of them next to one that is there."
+def _random_layout(rng, names, hw, k):
+    "A layout of up to `k` random objects; a third of the places tried are beside an object that is there"
     res = _Layout(hw)
     for _ in range(k):
         o = _random_sprite(rng, names, hw)
@@ -269,20 +278,14 @@ def _layout(rng, names, hw, k):
             if res.add(o, *at.round().astype(int)): break
     return res
 
-# %% ../nbs/30_synth.ipynb #478ec662
-def _random_size(rng):
-    "(height, width), 140 to 260 px, a sixth of them square."
-    w = int(rng.integers(140, 261))
-    return int(np.clip(round(w*rng.choice([0.66,0.75,0.75,1.,1.33,1.5])), 140, 260)),w
-
 # %% ../nbs/30_synth.ipynb #3e72a2e5
 def _scene(seed, i, n_classes=6):
-    "Image `i` of the set `seed`: `(PIL image, _Layout)`. Every image has a generator of its own."
+    "Image number `i` (from 0) of the set `seed`: (PIL image, layout)"
     rng = np.random.default_rng([seed, i])
     h,w = _random_size(rng)
     k = 0 if i%25==7 else int(rng.choice([1,2,3,4,5,6], p=[0.12,0.2,0.25,0.2,0.15,0.08]))
-    lay = _layout(rng, _CLASSES[:n_classes], (h,w), k)
-    img = _background(rng, (h,w), _BACKGROUNDS[rng.integers(len(_BACKGROUNDS))])
+    lay = _random_layout(rng, _CLASSES[:n_classes], (h,w), k)
+    img = _background(rng, (h,w), _TEXTURES[rng.integers(len(_TEXTURES))])
     for o,y,x in lay.placed:
         win,part = _windows(o, y, x, (h,w))
         ground = img[win][o.mask[part]].mean(0)
@@ -293,27 +296,28 @@ def _scene(seed, i, n_classes=6):
 
 # %% ../nbs/30_synth.ipynb #7d2f5fa2
 def _xml(name, hw, objects):
-    "VOC's annotation; its corners count pixels from 1 and are inclusive."
-    tag  = lambda k,v: f'<{k}>{v}</{k}>'
-    def one(o):
+    "The text of a VOC annotation; its corners count pixels from 1, the last one included"
+    tag = lambda k,v: f'<{k}>{v}</{k}>'
+    def _one(o):
         box = ''.join(tag(k, v+1) for k,v in zip(('xmin','ymin','xmax','ymax'), o['box']))
         flags = ''.join(tag(k, int(o[k])) for k in ('truncated','occluded','difficult'))
-        return f"\t<object>{tag('name', o['name'])}{tag('pose', 'Unspecified')}{flags}{tag('bndbox', box)}</object>\n"
+        inner = tag('name', o['name']) + tag('pose', 'Unspecified') + flags + tag('bndbox', box)
+        return f"\t<object>{inner}</object>\n"
     size = tag('width', hw[1]) + tag('height', hw[0]) + tag('depth', 3)
     return (f"<annotation>\n\t{tag('folder', 'synth')}\n\t{tag('filename', f'{name}.jpg')}\n\t{tag('size', size)}\n"
-            f"\t{tag('segmented', 0)}\n{''.join(map(one, objects))}</annotation>\n")
+            f"\t{tag('segmented', 0)}\n{''.join(map(_one, objects))}</annotation>\n")
 
 # %% ../nbs/30_synth.ipynb #e0eda16f
 def _splits(n):
-    "70 % train, the rest halved between val and test; a train image before a val, a val before a test."
+    "The names of the images in each split: 70 % train, the rest halved between val and test; trainval is train and val"
     train = max(1, min((7*n+5)//10, n-2))
     val   = (n-train+1)//2
     ids   = [f'{i+1:06}' for i in range(n)]
     return dict(train=ids[:train], val=ids[train:train+val], test=ids[train+val:], trainval=ids[:train+val])
 
 # %% ../nbs/30_synth.ipynb #7b6acd42
-def _whole_number(name, v, lo, hi):
-    "`v` as a plain int, or a ValueError that names it."
+def _check_number(name, v, lo, hi):
+    "`v` as a plain int. `ValueError` where it is not a whole number from `lo` to `hi`"
     try: res = operator.index(v)
     except TypeError: res = None
     if isinstance(v, bool) or res is None or not lo<=res<=hi:
@@ -321,33 +325,34 @@ def _whole_number(name, v, lo, hi):
     return res
 
 def _params(n, seed, n_classes):
-    "What decides every byte of a set; `recipe` counts the ways of drawing that there have been."
-    return dict(n=_whole_number('n', n, 1, 999_999), seed=_whole_number('seed', seed, 0, 2**63-1),
-                n_classes=_whole_number('n_classes', n_classes, 1, len(_CLASSES)), recipe=2)
+    "The arguments of a set, checked; `recipe` counts the ways of drawing that there have been"
+    return dict(n=_check_number('n', n, 1, 999_999), seed=_check_number('seed', seed, 0, 2**63-1),
+                n_classes=_check_number('n_classes', n_classes, 1, len(_CLASSES)), recipe=2)
 
 # %% ../nbs/30_synth.ipynb #705992ee
-def _marked(path):
-    "What the marker in `path` says; {} if there is none that can be read."
+def _read_marker(path):
+    "What the marker in the folder says; {} where none can be read"
     try: res = json.loads((path/'synth.json').read_text(encoding='utf-8'))
     except (OSError, ValueError): return {}
     return res if isinstance(res, dict) else {}
 
-def _mark(path, **kwargs):
-    "Write the marker, by rename: it is there whole or not at all."
+def _write_marker(path, **kwargs):
+    "Write the marker under another name and rename it, so that it is never half a file"
     (path/'synth.tmp').write_text(json.dumps(kwargs)+'\n', encoding='utf-8')
     (path/'synth.tmp').replace(path/'synth.json')
 
 # %% ../nbs/30_synth.ipynb #738d6c78
-def _whole(path, n):
-    "Whether every file of a set of `n` images is in `path`."
+def _has_all_files(path, n):
+    "Whether every file of a set of `n` images is in `path`"
     ids   = [f'{i+1:06}' for i in range(n)]
-    files = [f'JPEGImages/{o}.jpg' for o in ids] + [f'Annotations/{o}.xml' for o in ids] + [f'ImageSets/Main/{k}.txt' for k in _splits(n)]
+    lists = [f'ImageSets/Main/{k}.txt' for k in _splits(n)]
+    files = [f'JPEGImages/{o}.jpg' for o in ids] + [f'Annotations/{o}.xml' for o in ids] + lists
     return all((path/o).is_file() for o in files)
 
-def _finished(path, pars):
-    "Whether the set `pars` is in `path` already; ValueError if anything else is."
+def _is_drawn(path, pars):
+    "Whether the set `pars` is complete in `path`. `ValueError` where anything else is there"
     if path.exists() and not path.is_dir(): raise ValueError(f'synth_voc: {path} is a file; give a folder')
-    old = _marked(path)
+    old = _read_marker(path)
     if not old:
         if path.is_dir() and any(o.name!='synth.tmp' for o in path.iterdir()):
             raise ValueError(f'synth_voc: {path} holds other files; give a new or an empty folder')
@@ -355,33 +360,36 @@ def _finished(path, pars):
     if {**old, 'done':True} != {**pars, 'done':True}:
         told = ', '.join(f'{k}={v}' for k,v in old.items() if k!='done')
         raise ValueError(f'synth_voc: {path} holds another drawn set ({told}); delete it or give another folder')
-    return bool(old.get('done')) and _whole(path, pars['n'])
+    return bool(old.get('done')) and _has_all_files(path, pars['n'])
 
 # %% ../nbs/30_synth.ipynb #2f0734e3
-def _write(path, pars):
-    "Draw the set `pars` into `path`."
+def _draw_set(path, pars):
+    "Draw the set `pars` into `path`"
     path.mkdir(parents=True, exist_ok=True)
-    _mark(path, **pars, done=False)
+    _write_marker(path, **pars, done=False)
     for o in ('JPEGImages','Annotations','ImageSets/Main'): (path/o).mkdir(parents=True, exist_ok=True)
     for i in range(pars['n']):
         img,lay = _scene(pars['seed'], i, pars['n_classes'])
         name = f'{i+1:06}'
         img.save(path/'JPEGImages'/f'{name}.jpg', quality=92, subsampling=0)
         (path/'Annotations'/f'{name}.xml').write_bytes(_xml(name, lay.hw, _objects(lay)).encode())
-    for k,v in _splits(pars['n']).items(): (path/'ImageSets/Main'/f'{k}.txt').write_bytes(''.join(f'{o}\n' for o in v).encode())
-    _mark(path, **pars, done=True)
+    for k,v in _splits(pars['n']).items():
+        (path/'ImageSets/Main'/f'{k}.txt').write_bytes(''.join(f'{o}\n' for o in v).encode())
+    _write_marker(path, **pars, done=True)
 
 # %% ../nbs/30_synth.ipynb #12b33f50
 def synth_voc(
-    path, # folder to write, made if absent; `str` or `Path`
-    n:int=500, # images in all, 1 to 999,999
-    seed:int=42, # another seed, other images; 0 or more
+    path,           # folder to write, made if absent; `str` or `Path`
+    n:int=500,      # number of images, 1 to 999,999
+    seed:int=42,    # random seed, 0 or more
     n_classes:int=6 # 1 to 20: ten shapes, then the same ten striped
-)->Path: # `path`, with JPEGImages, Annotations and ImageSets/Main: train, val, test, trainval
-    "Draw a detection data set in VOC's layout, or reuse it if it is there; ValueError if `path` holds anything else or cannot be written."
+)->Path:            # `path`, with JPEGImages, Annotations and ImageSets/Main: train, val, test, trainval
+    "Draw a data set in VOC's layout, or reuse it. `ValueError` if `path` holds anything else or cannot be written"
     path,pars = Path(path),_params(n, seed, n_classes)
     try:
-        if _finished(path, pars): print(f"{path}: {pars['n']} drawn images, reused")
-        else: _write(path, pars)
-    except OSError as e: raise ValueError(f'synth_voc: cannot write {path} ({e.strerror or e}); give a folder that can be written') from None
+        if _is_drawn(path, pars): print(f"{path}: {pars['n']} drawn images, reused")
+        else: _draw_set(path, pars)
+    except OSError as e:
+        why = f'({e.strerror or e}); give a folder that can be written'
+        raise ValueError(f'synth_voc: cannot write {path} {why}') from None
     return path
