@@ -114,7 +114,7 @@ def to_dict(self:AnchorRecipe)->dict:
 def from_dict(cls:AnchorRecipe,
     d:dict, # as `to_dict` gives it
 ):
-    "The recipe that `to_dict` wrote. ValueError where `d` is none"
+    "The recipe that `to_dict` wrote. ValueError for anything else"
     if not isinstance(d, dict) or set(d)!={'zooms','ratios'}:
         raise ValueError(f'{d!r} is no anchor recipe: it needs zooms and ratios, and nothing else')
     return cls(d['zooms'], d['ratios'])
