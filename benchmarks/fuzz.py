@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT/'tests'))
 import torch
 from hypothesis import seed, settings, given, HealthCheck
 from hypothesis import strategies as st
-from strategies import KINDS, Late, Room, check_crowd, command_lines, told, try_out, verdict
+from strategies import KINDS, Late, Room, check_crowd, command_lines, filled, try_out, verdict
 
 torch.set_num_threads(1)
 
@@ -53,7 +53,7 @@ def run_processes(n, at, room):
     res,t = dict(inputs=0, correct=0, refused=0, failures=0, longest=0.),time.perf_counter()
     room.data()
     for f,args in drawn(command_lines(), n, at):
-        args = [o for o in told(f, args, room) if '\0' not in o]
+        args = [o for o in filled(f, args, room) if '\0' not in o]
         code = f'from ssd_fastai.cli import {f.__name__}; {f.__name__}()'
         start = time.perf_counter()
         try:

@@ -14,16 +14,20 @@ import numpy as np, pandas as pd, torch
 from hypothesis import HealthCheck, Phase, given, seed, settings, strategies as st
 from PIL import Image, ImageOps
 
-from ssd_fastai.boxes import (MAX_PIXELS, Detections, Fit, GroundTruth, box_iou, clip_boxes, image_size, load_image, px_to_unit,
-                              px_to_voc, to_cxcywh, to_xyxy, unit_to_px, voc_to_px)
-from ssd_fastai.cli import console, read_detections, ssd_check, ssd_eval, ssd_export, ssd_predict, ssd_train
+from ssd_fastai.boxes import (box_iou, clip_boxes, px_to_unit, px_to_voc, to_cxcywh, to_xyxy, unit_to_px, voc_to_px)
+from ssd_fastai.classic import TanhCoder
+from ssd_fastai.cli import read_detections, ssd_check, ssd_eval, ssd_export, ssd_predict, ssd_train
 from ssd_fastai.doctor import check_dataset
-from ssd_fastai.export import _MARK, _seal, load_detector
+from ssd_fastai.files import SEAL_MARK, load_detector, seal
+from ssd_fastai.images import MAX_PIXELS, image_size, load_image
 from ssd_fastai.match import BoxCoder
 from ssd_fastai.metrics import evaluate_detections
-from ssd_fastai.nms import suppress
+from ssd_fastai.nms import Thresholds, suppress
 from ssd_fastai.readers import read_coco, read_df, read_voc, verify_pixels
+from ssd_fastai.records import Detections, GroundTruth
+from ssd_fastai.resize import Fit
 from ssd_fastai.synth import synth_voc
+import ssd_fastai.formats # adds from_coco, to_voc and their like to the records
 
 GOLDEN = Path(__file__).resolve().parent/'golden'
 Kind   = namedtuple('Kind', 'inputs check share few') # strategy, check, how many in the long check, how many in the short one
@@ -231,9 +235,9 @@ def check_doctor(x, room):
     assert all(o.reason and o.cure and len(str(o).splitlines())==1 for o in report.problems)
     json.dumps(report.to_dict()), str(report)
     read,_ = attempt(lambda: read_voc(room.voc, pic, verbose=False))
-    told = {o.kind for o in report.problems}
-    if read is None: assert told & {'unreadable annotation','faulty object','wrong size'}, told
-    else: assert report.splits[pic]['objects']==read.n_boxes and (not read.left_out or told & {'inverted box','empty box','box outside'})
+    kinds = {o.kind for o in report.problems}
+    if read is None: assert kinds & {'unreadable annotation','faulty object','wrong size'}, kinds
+    else: assert report.splits[pic]['objects']==read.n_boxes and (not read.left_out or kinds & {'inverted box','empty box','box outside'})
     return 'correct'
 
 # --- COCO
@@ -426,7 +430,9 @@ def check_fit(x, room):
     "Pixels to the unit frame and back, the picture's own corners inside the target"
     orig,target,method,n = x
     fit,b = Fit(orig, target, method),rand_boxes(random.Random(n), 4, orig[0]+1, orig[1]+1)
-    torch.testing.assert_close(fit.to_px(fit.to_unit(b)), b, atol=1e-3+float(fit._frame(b)[1].max())*5e-7, rtol=1e-4) # float32 in a frame so large
+    _,_,h,w = fit.inner
+    frame = max(target[0]*orig[0]/h, target[1]*orig[1]/w) # longer side of the target in the image's pixels: float32 is coarser where it is large
+    torch.testing.assert_close(fit.to_px(fit.to_unit(b)), b, atol=1e-3+frame*5e-7, rtol=1e-4)
     whole = fit.to_unit([[0, 0, orig[1], orig[0]]])
     assert (whole>=-1-1e-4).all() and (whole<=1+1e-4).all() and (whole[0,2:]>whole[0,:2]).all()
     top,left,h,w = fit.inner
@@ -443,7 +449,7 @@ def coded(draw):
 def check_coder(x, room):
     "Offsets to boxes and back to the same offsets, inside the reach of the encoding"
     kind,anchors,t = x
-    coder,cells = BoxCoder(kind),torch.full_like(anchors[:,:2], 0.25)
+    coder,cells = BoxCoder() if kind=='variance' else TanhCoder(),torch.full_like(anchors[:,:2], 0.25)
     t = t*(3 if kind=='variance' else 1.5)
     boxes = coder.decode(t, anchors, cells)
     assert boxes.isfinite().all() and (boxes[:,2:]>boxes[:,:2]).all()
@@ -460,26 +466,26 @@ def scored(draw):
     boxes  = torch.stack([rand_boxes(rng, A, 12, 12) for _ in range(B)])
     scores = torch.tensor([[[rng.randint(0, 32)/32 for _ in range(K)] for _ in range(A)] for _ in range(B)]).reshape(B, A, K)
     per = st.sampled_from([None, 1, 2, 5])
-    return boxes, scores, draw(st.sampled_from([0., .25, .5, 1.])), draw(st.sampled_from([0., .25, .5, .75, 1.])), draw(per), draw(per)
+    return boxes, scores, Thresholds(draw(st.sampled_from([0., .25, .5, 1.])), draw(st.sampled_from([0., .25, .5, .75, 1.])), draw(per), draw(per))
 
-def greedy(boxes, scores, score, overlap, per_class, per_image):
-    "Suppression of one image in plain loops: rows (box, label, score)"
+def greedy(boxes, scores, t):
+    "Suppression of one image in plain loops, with `Thresholds` t: rows (box, label, score)"
     def iou(a, b):
         inter = max(0, min(a[2],b[2])-max(a[0],b[0]))*max(0, min(a[3],b[3])-max(a[1],b[1]))
         return inter/((a[2]-a[0])*(a[3]-a[1])+(b[2]-b[0])*(b[3]-b[1])-inter)
     kept = []
-    todo = sorted((-s, i, k) for i,row in enumerate(scores) for k,s in enumerate(row) if s>score)
+    todo = sorted((-s, i, k) for i,row in enumerate(scores) for k,s in enumerate(row) if s>t.score)
     for s,i,k in todo:
-        if all(iou(boxes[i], b)<=overlap for b,l,_ in kept if l==k+1): kept.append((boxes[i], k+1, -s))
-    for key,most in ((lambda o: o[1], per_class), (lambda o: 0, per_image)):
+        if all(iou(boxes[i], b)<=t.iou for b,l,_ in kept if l==k+1): kept.append((boxes[i], k+1, -s))
+    for key,most in ((lambda o: o[1], t.max_per_class), (lambda o: 0, t.max_per_image)):
         if most is not None: kept = [o for n,o in enumerate(kept) if sum(key(p)==key(o) for p in kept[:n])<most]
     return kept
 
 def check_suppress(x, room):
-    boxes,scores,score,overlap,per_class,per_image = x
-    got = suppress(boxes, scores, score, overlap, per_class, per_image)
+    boxes,scores,thresholds = x
+    got = suppress(boxes, scores, thresholds)
     for (b,l,s),bs,ss in zip(got, boxes.tolist(), scores.tolist()):
-        assert list(zip(b.tolist(), l.tolist(), s.tolist()))==greedy(bs, ss, score, overlap, per_class, per_image)
+        assert list(zip(b.tolist(), l.tolist(), s.tolist()))==greedy(bs, ss, thresholds)
     return 'correct'
 
 # --- evaluation
@@ -640,16 +646,16 @@ def model_files(draw):
 GOOD = (GOLDEN/'detector.safetensors').read_bytes()
 N    = int.from_bytes(GOOD[:8], 'little')
 
-def join(told, ours, data, sealed=True):
-    "A file of these, with a checksum that fits: a forger can do that"
-    if sealed and isinstance(ours, dict): ours = {**ours, 'checksum':_MARK}
-    text = json.dumps({'__metadata__':{'ssd_fastai':json.dumps(ours)}, **told}).encode()
+def join(tensors, ours, data, sealed=True):
+    "A file of these parts, with a checksum that fits: a forger can compute it too"
+    if sealed and isinstance(ours, dict): ours = {**ours, 'checksum':SEAL_MARK}
+    text = json.dumps({'__metadata__':{'ssd_fastai':json.dumps(ours)}, **tensors}).encode()
     text += b' '*(-len(text)%8)
-    return _seal(struct.pack('<Q', len(text)) + text + data)
+    return seal(struct.pack('<Q', len(text)) + text + data)
 
 def model_bytes(how, n, value, op):
-    rng,told = random.Random(n),json.loads(GOOD[8:8+N])
-    ours = json.loads(told.pop('__metadata__')['ssd_fastai'])
+    rng,tensors = random.Random(n),json.loads(GOOD[8:8+N])
+    ours = json.loads(tensors.pop('__metadata__')['ssd_fastai'])
     at = rng.randrange(8+N if rng.random()<.7 else len(GOOD))
     if how=='bit':    raw = bytearray(GOOD); raw[at] ^= 1 << rng.randrange(8); return bytes(raw)
     if how=='cut':    return GOOD[:at]
@@ -657,9 +663,9 @@ def model_bytes(how, n, value, op):
     if how=='zero':   return GOOD[:at]+bytes(len(GOOD[at:at+64]))+GOOD[at+64:]
     if how=='text':   return json.dumps(value).encode()*rng.randint(1, 99)
     try:
-        if how=='tensor': told = altered(told, rng.choice(list(places(told))), op, value)
+        if how=='tensor': tensors = altered(tensors, rng.choice(list(places(tensors))), op, value)
         else: ours = altered(ours, rng.choice([o for o in places(ours)]), op, value)
-        return join(told, ours, GOOD[8+N:])
+        return join(tensors, ours, GOOD[8+N:])
     except TypeError: return b''
 
 def check_model(x, room):
@@ -679,17 +685,22 @@ def check_model(x, room):
 
 # --- command lines
 
-GOOD_ARGS = {'--size':['64','48x64'], '--json':['@out.json'], '--draw':['@out.png'], '--score':['0.3','0','1'], '--overlap':['0.5'], '--top_k':['10'], '--threshold':['0.2','-1'],
-             '--split':['test','val'], '--train':['train'], '--valid':['val'], '--test':['test'], '--onnx':['@x.onnx'], '--images':['@img','@img/a.png']}
+LIMITS    = '--score --iou --max-per-class --max-per-image'
+GOOD_ARGS = {'--size':['64','48x64'], '--json':['@out.json'], '--draw':['@out.png'], '--score':['0.3','0','1'], '--iou':['0.5'],
+             '--max-per-class':['10'], '--max-per-image':['10'], '--split':['test','val'], '--train':['train'], '--valid':['val'], '--test':['test'],
+             '--onnx':['@x.onnx'], '--images':['@img','@img/a.png']}
 SOUND     = dict(data='@shapes', model='@m.safetensors', images='@img')
-ODD_ARGS  = {'--size':['0','-3','x','1x2x3','nan','', '10**9','9999999999999999999999'], '--score':['x','nan','','-1','7'], '--overlap':['two','-1','9','nan'], '--top_k':['x','0','-5','1.5'],
-             '--threshold':['high','nan','7','-2'], '--json':['@','@no/such/deep/o.json','@m.safetensors/x.json'], '--nonsense':['1'], '--train':['nope','../../x','no.json','','train,train'], '--valid':['nope','/etc','train'],
-             '--split':['nope','../x','no.json',''], '--detections':['no.json','@m.safetensors','@shapes'], '--epochs':['x','1.5'], '--frozen':['x','-1','100000'], '--bs':['x','-1','100000'], '--arch':['resnet9000','../x',''], '--weights':['nofile','@m.safetensors','@img/a.png'],
-             '--precision':['float3',''], '--head':['yolo'], '--method':['crop'], '--lr':['x'], '--onnx':['@x.txt',''], '--images':['@nowhere']}
+ODD_ARGS  = {'--size':['0','-3','x','1x2x3','nan','', '10**9','9999999999999999999999'], '--score':['x','high','nan','','-1','-2','7'],
+             '--iou':['two','-1','9','nan'], '--max-per-class':['x','0','-5','1.5'], '--max-per-image':['x','0','-5','1.5'],
+             '--json':['@','@no/such/deep/o.json','@m.safetensors/x.json'], '--nonsense':['1'], '--train':['nope','../../x','no.json','','train,train'],
+             '--valid':['nope','/etc','train'], '--split':['nope','../x','no.json',''], '--detections':['no.json','@m.safetensors','@shapes'],
+             '--epochs':['x','1.5'], '--frozen':['x','-1','100000'], '--bs':['x','0','-1','100000'], '--arch':['resnet9000','../x',''],
+             '--weights':['nofile','@m.safetensors','@img/a.png'], '--precision':['float3',''], '--head':['yolo','ssd'], '--method':['crop'], '--lr':['x'],
+             '--onnx':['@x.txt',''], '--images':['@nowhere']}
 # what would go through in silence, and find nothing
-NEVER     = {*itertools.product(['--score','--overlap','--threshold'], ['nan','-2','7','9']), ('--score','-1'), ('--overlap','-1'), ('--top_k','0'), ('--top_k','-5')}
-COMMANDS  = {ssd_check: ('data', '--size --json --draw --train --valid --test'), ssd_eval: ('model data', '--split --json --detections --score --overlap --top_k'),
-             ssd_predict: ('model images', '--json --threshold'), ssd_export: ('model', '--onnx --images'),
+NEVER     = {*itertools.product(['--score','--iou'], ['nan','-1','-2','7','9']), *itertools.product(['--max-per-class','--max-per-image'], ['0','-5'])}
+COMMANDS  = {ssd_check: ('data', '--size --json --draw --train --valid --test'), ssd_eval: ('model data', f'--split --json --detections {LIMITS}'),
+             ssd_predict: ('model images', f'--json {LIMITS}'), ssd_export: ('model', '--onnx --images'),
              ssd_train: ('data', '--arch --size --bs --epochs --frozen --weights --precision --head --method --train --valid --lr')}
 WHERE     = dict(data=['@shapes','@shapes','@shapes','@nowhere','@img','@m.safetensors','','@voc','\0','x'*300], model=['@m.safetensors','@m.safetensors','@nowhere','@img/a.png','@shapes',''],
                  images=['@img/a.png','@img','@nowhere','@m.safetensors','@out',''])
@@ -709,8 +720,8 @@ def command_lines(draw):
         args += [o, draw(st.sampled_from([v for v in ODD_ARGS[o] if v not in ('-1','train,train')]))]
     return f, args
 
-def told(f, args, room):
-    "The arguments with folders filled in"
+def filled(f, args, room):
+    "The arguments with the room's folders in the places marked by '@'"
     return [str(room.path/o[1:]) if o.startswith('@') else o for o in args] + (['--out', str(room.fresh())] if f is ssd_train else [])
 
 def check_command(x, room):
@@ -718,7 +729,7 @@ def check_command(x, room):
     room.data()
     out,err,code = io.StringIO(),io.StringIO(),0
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try: f(told(f, args, room))
+        try: f(filled(f, args, room))
         except SystemExit as e: code = e.code or 0
     assert room.model.read_bytes()==GOOD, 'the model file was written over'
     res = verdict(f.__name__.replace('_','-'), code, out.getvalue(), err.getvalue())

@@ -2,7 +2,7 @@
 import pytest, torch
 from fastai.vision.all import *
 from ssd_fastai.all import *
-from ssd_fastai.detector import perfect_output
+from ssd_fastai.ceiling import perfect_output
 
 for o in [o for o in globals() if o.startswith('test')]: del globals()[o]   # fastcore's own, which pytest would collect
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a graphics card')

@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip('hypothesis', reason='the inputs are drawn by hypothesis: pip install ssd_fastai[dev]')
 pytest.importorskip('timm', reason='the fixed detector has a timm body: pip install ssd_fastai[lite]')
-from strategies import KINDS, Room, check_crowd, told, try_out, verdict
+from strategies import KINDS, Room, check_crowd, filled, try_out, verdict
 from ssd_fastai.cli import ssd_check, ssd_predict
 
 @pytest.fixture(scope='module')
@@ -23,5 +23,5 @@ def test_a_folder_with_broken_images(room, tmp_path):
 @pytest.mark.parametrize('f,args', [(ssd_check, ['@nowhere']), (ssd_predict, ['@m.safetensors','@m.safetensors'])], ids=['check','predict'])
 def test_command_lines_as_processes(f, args, room):
     code = f'from ssd_fastai.cli import {f.__name__}; {f.__name__}()'
-    p = subprocess.run([sys.executable, '-c', code, *told(f, args, room)], capture_output=True, text=True, timeout=300)
+    p = subprocess.run([sys.executable, '-c', code, *filled(f, args, room)], capture_output=True, text=True, timeout=300)
     assert verdict(f.__name__.replace('_','-'), p.returncode, p.stdout, p.stderr)=='refused'
