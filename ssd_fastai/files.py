@@ -16,10 +16,9 @@ from typing import NamedTuple
 import torch
 from safetensors.torch import load, save
 from torch import nn
-from torchvision import models as tvm
 
 from .anchors import AnchorRecipe
-from .body import arch_family
+from .body import BODIES, arch_family
 from .detector import Detector
 from .model import CODERS, HEADS, build_ssd, make_head
 from .nms import Thresholds
@@ -240,12 +239,8 @@ def _read_header(path):
 # %% ../nbs/60_files.ipynb #e0000019
 def _n_parameters(arch):
     "Parameters of the classifier of this name, counted without memory for them; 0 where that cannot be done"
-    name,library = arch_family(arch)
-    if library=='torchvision': return tvm.get_model_weights(name).DEFAULT.meta['num_params']
-    import timm
-    try:
-        with torch.device('meta'): return sum(o.numel() for o in timm.create_model(name).parameters())
-    except Exception: return 0 # a few models look at their own numbers while they are made
+    name,family = arch_family(arch)
+    return BODIES[family].n_params(name)
 
 # %% ../nbs/60_files.ipynb #bbae2537
 def _min_parameters(config):
