@@ -1,4 +1,4 @@
-"""`ssd-train`, killed again and again, resumed, and compared with a run that was left alone: benchmarks/results/survival.json.
+"""`ssd-train`, killed again and again, resumed, compared with a run that was left alone: results/survival.json.
 
     python benchmarks/survival.py [kills]
 
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 EPOCHS = 60
-TRAIN  = ['--arch','test_resnet', '--size','64', '--bs','7', '--precision','float32', '--workers','1']   # a body of kilobytes
+TRAIN  = ['--arch','test_resnet', '--size','64', '--bs','7', '--precision','float32', '--workers','1']   # a tiny body
 
 def prepare(d, epochs):
     "Write data and a body's weights into `d`; return the arguments of a run with two stages: the first is frozen"
@@ -47,7 +47,9 @@ class Child:
     "A forked `ssd-train`, with the methods of `subprocess.Popen` that are used here"
     def __init__(self, ask, pid): self.ask,self.pid,self.code = ask,pid,None
     def poll(self):
-        if self.code is None and Path(f'/proc/{self.pid}/stat').read_text().rpartition(')')[2].split()[0] == 'Z': self.wait()
+        if self.code is None:
+            state = Path(f'/proc/{self.pid}/stat').read_text().rpartition(')')[2].split()[0]
+            if state == 'Z': self.wait()   # it has ended
         return self.code
     def wait(self):
         if self.code is None: self.code = self.ask(wait=self.pid)
@@ -121,7 +123,8 @@ if __name__ == '__main__':
         argv = prepare(d, EPOCHS)
         if code := start([*argv, '--out',str(d/'alone')], d/'alone.log').wait(): sys.exit((d/'alone.log').read_text())
         res = survive(start, argv, d/'struck', kills)
-        res['weight difference to the run left alone'] = difference(*(d/o/'model.safetensors' for o in ('alone','struck')))
+        models = [d/o/'model.safetensors' for o in ('alone','struck')]
+        res['weight difference to the run left alone'] = difference(*models)
         figures = [(d/o/'evaluation.json').read_text() for o in ('alone','struck')]
         res['same evaluation'] = figures[0] == figures[1]
     res.update(resumed=sum(o.startswith('resumed') for o in res['said']), epochs=EPOCHS,
