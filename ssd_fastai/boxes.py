@@ -25,9 +25,9 @@ def as_hw(
 # %% ../nbs/00_boxes.ipynb #fca99a23
 def as_boxes(
     b,                   # list, array or tensor of boxes, [...,4]
-    dtype=torch.float32, # of the result
+    dtype=torch.float32, # dtype of the result
 )->Tensor:               # [...,4]; fastai's tensor subclasses become plain tensors
-    "Boxes as a plain tensor. ValueError where something is not a number, or where the last axis is not 4 long"
+    "Boxes as a plain tensor. ValueError for anything but numbers, or a last axis other than 4"
     try: b = b.as_subclass(Tensor) if isinstance(b, Tensor) else torch.as_tensor(np.asarray(b, dtype=np.float64))
     except (TypeError,ValueError,OverflowError):
         raise ValueError('boxes hold something that is not a number: give four numbers per box, x1,y1,x2,y2') from None
@@ -91,9 +91,9 @@ def px_to_voc(
 # %% ../nbs/00_boxes.ipynb #ed1d738f
 def clip_boxes(
     boxes,     # [...,4] (x1,y1,x2,y2)
-    size=None, # (height, width): boxes are in pixels of such an image; None: boxes are in the unit frame
-)->Tensor:     # [...,4] (x1,y1,x2,y2), float32; a box wholly outside has no area left
-    "Cut off what lies outside the image"
+    size=None, # (height, width) of the image, for boxes in pixels; None: the boxes are in the unit frame
+)->Tensor:     # [...,4] (x1,y1,x2,y2), float32; a box that lies outside has no area left
+    "Cut off the part of each box that lies outside the image"
     b = as_boxes(boxes)
     if size is None: return b.clamp(-1, 1)
     return torch.minimum(b.clamp(min=0), _whwh(size, b))
