@@ -36,9 +36,9 @@ class GroundTruth:
     "The objects in one image. ValueError where the parts do not fit together"
     boxes:Tensor          # [N,4] (x1,y1,x2,y2), pixels
     names:list            # N class names
-    difficult:Tensor=None # [N] bool: neither right nor wrong to find; None: all False
+    difficult:Tensor=None # [N] bool: a detection of it is neither right nor wrong; None: all False
     crowd:Tensor=None     # [N] bool: many objects in one box (COCO's `iscrowd`), difficult too; None: all False
-    size:tuple=None       # (height, width) of the image; always needed
+    size:tuple=None       # (height, width) of the image, required
     file:Path=None        # the image file
     image_id:object=None  # COCO's number of the image, or any other name for it
 
@@ -56,7 +56,7 @@ class GroundTruth:
 
 # %% ../nbs/06_records.ipynb #52a93ffc
 def listing(words, n=3):
-    "The first `n` words, and dots where there are more"
+    "The first `n` words, with dots where there are more"
     return ', '.join(words[:n]) + (', …' if len(words)>n else '')
 
 @patch
@@ -71,9 +71,9 @@ def __repr__(self:GroundTruth):
 def label_ids(
     names, # class names
     vocab, # all class names; entry 0 is '#na#'
-    where, # the beginning of an error
+    where, # file or record, named at the beginning of an error
 )->Tensor: # [N] int64, 1 and up
-    "The place of each name in `vocab`. ValueError for a name that is not there"
+    "The index of each name in `vocab`. ValueError for a name that is not there"
     idx = {o:i for i,o in enumerate(vocab) if i}
     for o in names:
         if o not in idx: raise ValueError(f'{where}: class {o!r} is not in the vocabulary '
@@ -84,7 +84,7 @@ def label_ids(
 def labels(self:GroundTruth,
     vocab, # all class names; entry 0 is '#na#'
 )->Tensor: # [N] int64, 1 and up
-    "The place of each name in `vocab`. ValueError for a name that is not there"
+    "The index of each object's name in `vocab`. ValueError for a name that is not there"
     return label_ids(self.names, vocab, self.file or 'ground truth')
 
 # %% ../nbs/06_records.ipynb #66579ec2
@@ -93,12 +93,12 @@ class Detections:
     "What a detector found in one image, highest score first. ValueError where the parts do not fit together"
     boxes:Tensor            # [N,4] (x1,y1,x2,y2), pixels of the original image
     labels:Tensor           # [N] int64, index into `vocab`, 1 and up
-    scores:Tensor           # [N] float32, 0–1, falling; sorted here where they are not
+    scores:Tensor           # [N] float32, 0–1, highest first; sorted here where they are not
     vocab:list              # all class names; entry 0 is '#na#'
     size:tuple              # (height, width) of the image
-    file:Path=None          # the image, where it is a file
-    image:Image.Image=None  # the image, where it is not
-    threshold:float=None    # the score that these had to pass, where known
+    file:Path=None          # the image's file, where there is one
+    image:Image.Image=None  # the image itself, where it has no file
+    threshold:float=None    # the score threshold that they passed, where known
 
     def __post_init__(self):
         self.size  = as_hw(self.size)
@@ -118,7 +118,7 @@ class Detections:
     def names(self): return [self.vocab[i] for i in self.labels.tolist()]
 
 def _check_found(o, where):
-    "ValueError where labels or scores of `Detections` cannot be right"
+    "ValueError for labels or scores that do not fit the boxes or the vocabulary"
     n,labels,scores = len(o.boxes),o.labels,o.scores
     if labels.shape!=(n,) or scores.shape!=(n,):
         raise ValueError(f'{where}: {n} boxes, labels {[*labels.shape]}, scores {[*scores.shape]}: '
@@ -145,7 +145,7 @@ def empty(cls:Detections,
     file=None, # the image file
     **kwargs   # `image`, `threshold`
 ): # Detections
-    "Nothing found"
+    "`Detections` without any boxes, for an image in which nothing was found"
     return cls(torch.zeros(0,4), [], [], vocab, size, file, **kwargs)
 
 # %% ../nbs/06_records.ipynb #492f16a0
@@ -153,7 +153,7 @@ def empty(cls:Detections,
 def __getitem__(self:Detections,
     i, # a number, slice, mask [N] bool, or numbers [K]
 ): # Detections
-    "Some of the detections. IndexError for a number that is not there"
+    "The chosen detections. IndexError for a number that is not there"
     if not isinstance(i, slice):
         i = torch.as_tensor(i).reshape(-1) if np.size(i) else torch.zeros(0, dtype=torch.int64)
     return replace(self, boxes=self.boxes[i], labels=self.labels[i], scores=self.scores[i])
@@ -166,11 +166,12 @@ def cpu(self:Detections): # Detections
 
 # %% ../nbs/06_records.ipynb #n1582255
 def _unpack_truth(boxes, names, difficult, crowd, *rest):
+    "A `GroundTruth` from the arrays that `_pack_truth` made"
     boxes,difficult,crowd = (torch.from_numpy(o) for o in (boxes,difficult,crowd))
     return GroundTruth(boxes, names, difficult, crowd, *rest)
 
 def _pack_truth(o):
-    "How `pickle` writes a `GroundTruth`: the function that makes it again, and its arguments"
+    "How `pickle` writes a `GroundTruth`: the function that rebuilds it, and its arguments"
     return _unpack_truth, (o.boxes.numpy(), o.names, o.difficult.numpy(), o.crowd.numpy(), o.size, o.file, o.image_id)
 
 copyreg.pickle(GroundTruth, _pack_truth)
