@@ -1,4 +1,4 @@
-"""One detector, three formats, a fresh process for each file: the same detections."""
+"""One detector in three formats finds the same, each file opened in a fresh process."""
 import json, subprocess, sys
 from pathlib import Path
 

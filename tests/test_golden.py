@@ -1,7 +1,7 @@
-"""Numbers that stay true: a fixed detector finds in fixed images what it found when `golden/make.py` was run.
+"""A fixed detector finds in fixed images what it found when `golden/make.py` was run.
 
-Boxes may move by 0.05 px and scores by 1e-4: another processor adds numbers in another order, which moves float32 results in the sixth digit.
-A change in preprocessing, decoding or suppression moves them by far more (see `test_a_small_change_shows`)."""
+Boxes may differ by 0.05 pixels and scores by 1e-4: another processor adds numbers in another order, which changes the sixth digit of
+float32 results. A change in preprocessing, decoding or suppression moves them by far more (see `test_a_small_change_shows`)."""
 import json
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def rows(o):
     return o if isinstance(o, dict) else dict(size=list(o.size), labels=o.labels.tolist(), scores=o.scores.tolist(), boxes=o.boxes.tolist())
 
 def differ(a, b, px=PX, score=SCORE, edge=None):
-    "Detections of `a` without a like in `b`; those that score within `score` of `edge`, a threshold, may be missing"
+    "Detections of `a` that agree with none of `b`; those that score less than `score` above the threshold `edge` may be missing"
     a,b,left = rows(a),rows(b),[]
     for l,s,box in zip(a['labels'], a['scores'], a['boxes']):
         if edge is not None and s < edge+score: continue
@@ -54,7 +54,7 @@ def test_expected_detections(det, method):
         assert not differ(g, w), f.name
 
 def test_a_small_change_shows(det):
-    "One grey level more, a threshold of overlap 0.1 lower, an input 1 % wider: each is seen"
+    "One grey level more, an IoU threshold lower by 0.1, an input 1 % wider: each changes the result"
     want = det.detect(FILES, score=0.02)
     pics = [Image.eval(load_image(f), lambda v: min(255, v+1)) for f in FILES]
     assert not same(want, det.detect(pics, score=0.02))
@@ -69,7 +69,7 @@ def test_batch_and_order(det):
     assert same([want[0]]*7, det.detect([FILES[0]]*7, bs=7))
 
 def test_padding_is_no_object(det):
-    "An image that fills the input, padded by the method, and the same inside a larger grey one by hand"
+    "An image padded by `method='pad'` gives what the same image gives when it is padded by hand"
     det.method = 'pad'
     f   = next(f for f in FILES if load_image(f).size[::-1]==det.size)
     im  = load_image(f)
@@ -87,7 +87,8 @@ def test_padding_is_no_object(det):
     assert same([want], [got], px=0.1)
 
 def test_bfloat16(det):
-    "Logits rounded to 8 bits, as a model under autocast gives them. Measured: scores move by 0.0083 at most, boxes by 0.08 px; of two that overlap and are equally sure, the other one may stay"
+    """Logits rounded to 8 bits, as a model under autocast gives them. Measured: scores differ by at most 0.0083, boxes by at most 0.08
+    pixels. Of two boxes that overlap and score nearly the same, the other one may stay"""
     fits = [Fit(det.size, det.size)]*len(FILES)
     x = torch.stack([image_tensor(load_image(f).resize(det.size[::-1], Image.BILINEAR)) for f in FILES])
     with torch.no_grad():
@@ -102,20 +103,20 @@ def test_bfloat16(det):
     assert ((b1-b2).abs()*scale)[sure].max() < 0.2
     full,half = det.detections(b1, s1, fits),det.detections(b2, s2, fits)
     for a,b in [*zip(full, half), *zip(half, full)]:
-        for l,s,box in differ(a, b, px=0.2, score=0.02, edge=det.thresholds.score):   # only where one that is as sure took its place
+        for l,s,box in differ(a, b, px=0.2, score=0.02, edge=det.thresholds.score):   # only where one with nearly the same score took its place
             rival = b.boxes[(b.labels==l) & (b.scores>s-0.02)]
             assert box_iou(torch.tensor([box]), rival).max() > det.thresholds.iou-0.02
     assert sum(map(len, full)) >= 20
 
 def test_float32_under_autocast(det):
-    "`detect` leaves autocast: nothing changes"
+    "`detect` turns autocast off, so nothing changes"
     want = det.detect(FILES)
     with torch.autocast('cpu', dtype=torch.bfloat16): got = det.detect(FILES)
     assert same(want, got, px=0, score=0)
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA device here')
 def test_cuda(det):
-    "Another device: boxes within 0.2 px, scores within 0.002 (TF32 convolutions)"
+    "On a GPU boxes agree within 0.2 pixels, scores within 0.002 (TF32 convolutions)"
     want = det.detect(FILES)
     det.model.cuda()
     assert same(want, det.detect(FILES), px=0.2, score=2e-3, edge=det.thresholds.score)

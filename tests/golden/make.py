@@ -12,7 +12,7 @@ from PIL import Image
 HERE = Path(__file__).resolve().parent
 
 def train():
-    "A detector of 108,000 numbers, from random weights, on drawn shapes"
+    "Train a detector of 108,000 parameters from random weights on drawn shapes"
     from ssd_fastai.all import (DetectionDataLoaders, SSDLearner, SSDLoss, create_ssd, fused_adamw, save_detector, set_seed, ssd_splitter,
                                 synth_voc)
     with tempfile.TemporaryDirectory() as tmp:
@@ -28,7 +28,7 @@ def train():
         draw(dls.valid_ds.items)
 
 def draw(records):
-    "Small PNGs, without loss: odd sizes, turned by EXIF, grey, with alpha, a palette, 16 bits, and one without objects"
+    "Small PNG images: odd sizes, turned by EXIF, grey, with alpha, with a palette, of 16 bits, and one without objects"
     shutil.rmtree(HERE/'images', ignore_errors=True)
     (HERE/'images').mkdir()
     ims = [Image.open(r.file).convert('RGB') for r in records[:8]]
@@ -45,7 +45,7 @@ def draw(records):
     Image.new('RGB', (70, 50), (90, 120, 90)).save(HERE/'images/empty.png')
 
 def expect():
-    "What the detector finds now: squished and padded, at its own thresholds"
+    "Write what the detector finds now, with squished and padded images, at its own thresholds"
     from ssd_fastai.files import load_detector
     det,res = load_detector(HERE/'detector.safetensors'),{}
     for det.method in ('squish', 'pad'):
