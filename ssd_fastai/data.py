@@ -334,7 +334,7 @@ def show_batch(self:DetectionDL,
 
 # %% ../nbs/34_data.ipynb #n7276611
 def items_of(dl):
-    "What the data set behind a data loader is made of: records or images. `ValueError` if it cannot be told"
+    "What the data set behind a data loader is made of: records or images. `ValueError` if it has neither"
     items = getattr(getattr(dl, 'dataset', None), 'items', None)
     if items is None:
         raise ValueError(f'{type(dl).__name__} has no items: give a data loader of `dls`, or `dls.test_dl(images)`')

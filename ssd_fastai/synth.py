@@ -358,8 +358,8 @@ def _is_drawn(path, pars):
             raise ValueError(f'synth_voc: {path} holds other files; give a new or an empty folder')
         return False
     if {**old, 'done':True} != {**pars, 'done':True}:
-        told = ', '.join(f'{k}={v}' for k,v in old.items() if k!='done')
-        raise ValueError(f'synth_voc: {path} holds another drawn set ({told}); delete it or give another folder')
+        which = ', '.join(f'{k}={v}' for k,v in old.items() if k!='done')
+        raise ValueError(f'synth_voc: {path} holds another drawn set ({which}); delete it or give another folder')
     return bool(old.get('done')) and _has_all_files(path, pars['n'])
 
 # %% ../nbs/30_synth.ipynb #2f0734e3
