@@ -173,7 +173,7 @@ def tta(self:Detector,
 def evaluate(self:Detector,
     records,            # a `GroundTruth` per image, each with its file
     score=None,         # detections that score more take part, 0–1; None: as `EVALUATION_THRESHOLDS`
-    iou=None,           # two boxes of one class with a larger IoU (0–1) are one object; None: as `EVALUATION_THRESHOLDS`
+    iou=None,           # two boxes of one class with a larger IoU are one object; None: as `EVALUATION_THRESHOLDS`
     max_per_class=None, # maximum detections per class and image; None: as `EVALUATION_THRESHOLDS`
     max_per_image=None, # maximum detections per image; None: as `EVALUATION_THRESHOLDS`
     bs=16,              # images that go through the model together
