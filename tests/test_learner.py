@@ -1,8 +1,8 @@
-"""Every public method of fastai's Learner and every callback of `fastai.vision.all`: it works with a detector, or refuses with a reason.
-
-A method or callback that the tables below do not know fails, so that a new fastai is noticed."""
+"""Every public method of fastai's `Learner` and every callback of `fastai.vision.all`: it works with a detector, or is
+refused with a reason. One that is not in the tables below makes a test fail, so that a new one is noticed."""
 import inspect, os, subprocess, sys
 from contextlib import redirect_stdout
+from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 import pytest, torch
@@ -29,7 +29,7 @@ def shared(dls, tmp_path_factory):
 
 @pytest.fixture
 def learn(shared):
-    "One learner for all, quiet, without the callbacks that a test left"
+    "The same learner for every test, quiet; callbacks that a test leaves behind are removed"
     with shared.no_logging(), shared.no_bar():
         own = list(shared.cbs)
         yield shared
@@ -131,6 +131,16 @@ def m_half(name, dtype):
         assert not [o for o in learn.cbs if isinstance(o, MixedPrecision)]
     return f
 def m_non_native(learn): refuses(learn.to_non_native_fp16, 'anchors', 'to_fp16()')
+def m_parallel(learn):
+    "`DataParallel` has no anchors; nothing is left of the attempt"
+    refuses(learn.to_parallel, 'ParallelTrainer', 'distrib_ctx()')
+    refuses(lambda: learn.parallel_ctx().__enter__(), 'ParallelTrainer')
+    assert learn.detach_parallel() is learn
+def m_distributed(learn):
+    "One process alone: an ordinary fit"
+    assert learn.to_distributed() is learn
+    with learn.distrib_ctx(): assert moved(learn, lambda: learn.fit(1, 1e-3))
+    assert learn.detach_distributed() is learn
 def m_batch(learn):
     "one batch by hand: x, y, loss and gradient-free validation"
     learn.validate()
@@ -146,24 +156,33 @@ def m_opt(learn):
     assert [o.name for o in learn.metrics]==['cls_loss','box_loss','map']
 
 METHODS = dict(
-    fit=m_fit('fit', 1, 1e-3), fit_one_cycle=m_fit('fit_one_cycle', 1, 1e-3), fit_flat_cos=m_fit('fit_flat_cos', 1, 1e-3),
+    fit=m_fit('fit', 1, 1e-3),
+    fit_one_cycle=m_fit('fit_one_cycle', 1, 1e-3), fit_flat_cos=m_fit('fit_flat_cos', 1, 1e-3),
     fit_sgdr=m_fit('fit_sgdr', 1, 1, 1e-3), fine_tune=m_fit('fine_tune', 1), lr_find=m_lr_find,
     add_cb=m_callbacks, add_cbs=m_callbacks, added_cbs=m_callbacks, remove_cb=m_callbacks, remove_cbs=m_callbacks,
     removed_cbs=m_callbacks, ordered_cbs=m_callbacks, freeze=m_freezing, freeze_to=m_freezing, unfreeze=m_freezing,
     save=m_save, load=m_save, export=m_export, predict=m_predict, get_preds=m_get_preds, tta=m_tta, validate=m_validate,
     show_results=m_show_results, summary=m_summary, show_training_loop=m_loop, no_bar=m_contexts, no_mbar=m_contexts,
     no_logging=m_contexts, loss_not_reduced=m_contexts, validation_context=m_contexts,
-    to_fp16=m_half('to_fp16', torch.float16), to_bf16=m_half('to_bf16', torch.bfloat16), to_fp32=m_half('to_bf16', torch.bfloat16),
+    to_fp16=m_half('to_fp16', torch.float16),
+    to_bf16=m_half('to_bf16', torch.bfloat16), to_fp32=m_half('to_bf16', torch.bfloat16),
     to_channelslast=m_half('to_channelslast', torch.float16), to_contiguous=m_half('to_bf16', torch.bfloat16),
     to_non_native_fp16=m_non_native, to_non_native_fp32=m_non_native,   # nothing to take back
-    one_batch=m_batch, all_batches=m_fit('fit', 1, 1e-3), x=m_batch, y=m_batch, to_detach=m_batch, create_opt=m_opt, metrics=m_opt)
+    one_batch=m_batch, all_batches=m_fit('fit', 1, 1e-3), x=m_batch, y=m_batch,
+    to_detach=m_batch, create_opt=m_opt, metrics=m_opt)
+
+if find_spec('accelerate'): # `ssd_fastai.all` imports fastai.distributed, which adds these
+    METHODS.update(to_parallel=m_parallel, parallel_ctx=m_parallel, detach_parallel=m_parallel,
+                   to_distributed=m_distributed, distrib_ctx=m_distributed, detach_distributed=m_distributed)
 
 def public(cls): return {o for o in dir(cls) if not o.startswith('_')}
 
 def test_every_method_is_known():
     assert public(Learner)==set(METHODS), f'not in the table, or gone: {public(Learner)^set(METHODS)}'
 
-@pytest.mark.parametrize('check', dict.fromkeys(METHODS.values()), ids=lambda f: next(k for k,v in METHODS.items() if v is f))
+def name_of(check): return next(k for k,v in METHODS.items() if v is check)
+
+@pytest.mark.parametrize('check', dict.fromkeys(METHODS.values()), ids=name_of)
 def test_method(learn, check): check(learn)
 
 # --- callbacks
@@ -196,14 +215,17 @@ def c_reduce(learn):
     with redirect_stdout(StringIO()): learn.fit(3, 1e-3, cbs=ReduceLROnPlateau('map', min_delta=1.1, patience=1))
     assert np.isclose(learn.opt.opt.param_groups[0]['lr'], 1e-5)
 def c_nan(learn):
-    learn.fit(2, 1e-3, cbs=[TerminateOnNaNCallback(), Callback(after_loss=lambda _: setattr(learn, 'loss', learn.loss*float('nan')))])
+    def spoil(_): learn.loss = learn.loss*float('nan')
+    learn.fit(2, 1e-3, cbs=[TerminateOnNaNCallback(), Callback(after_loss=spoil)])
     assert len(learn.recorder.values)==0
 def c_save(learn):
     with redirect_stdout(StringIO()): learn.fit(1, 1e-3, cbs=SaveModelCallback(monitor='map', fname='best'))
     assert (learn.path/'models/best.pth').is_file()
 def c_clip(learn):
     norms = []
-    norm = lambda _: norms.append(torch.stack([p.grad.norm() for p in learn.model.parameters() if p.grad is not None]).norm().item())
+    def norm(_):
+        grads = [p.grad.norm() for p in learn.model.parameters() if p.grad is not None]
+        norms.append(torch.stack(grads).norm().item())
     learn.fit(1, 1e-3, cbs=[GradientClip(0.1), Callback(after_step=norm)])
     assert max(norms)<0.101
 def c_lrfinder(learn): assert not moved(learn, lambda: learn.fit(2, cbs=LRFinder(num_it=6)))
@@ -214,22 +236,29 @@ def c_dropout(learn):
 def c_gather(learn): assert len(learn.get_preds(save_preds=None)[0][0])==len(files(learn))   # it is get_preds' own
 
 CALLBACKS = dict(
-    Callback=fits(Callback), TrainEvalCallback=own, Recorder=own, CastToTensor=own, ProgressCallback=c_progress, ShowGraphCallback=c_progress,
+    Callback=fits(Callback), TrainEvalCallback=own, Recorder=own, CastToTensor=own,
+    ProgressCallback=c_progress, ShowGraphCallback=c_progress,
     GatherPredsCallback=c_gather, FetchPredsCallback=fits(FetchPredsCallback, lambda l,cb: cb.preds[0][0].ndim==3),
     SkipToEpoch=fits(lambda: SkipToEpoch(1), lambda l,cb: len(l.recorder.values[0])==0, n=2),
     CollectDataCallback=fits(CollectDataCallback, lambda l,cb: len(cb.data)>=2),
-    MixedPrecision=fits(lambda: MixedPrecision('bf16'), lambda l,cb: isinstance(cb, DetectionMixedPrecision) and cb not in l.cbs),
+    MixedPrecision=fits(lambda: MixedPrecision('bf16'),
+                        lambda l,cb: isinstance(cb, DetectionMixedPrecision) and cb not in l.cbs),
     HookCallback=fits(lambda: HookCallback(hook=lambda m,i,o: o.shape), lambda l,cb: len(cb.hooks.stored)>10),
     ActivationStats=fits(lambda: ActivationStats(with_hist=True), lambda l,cb: len(cb.stats)==len(l.dls.train)),
     CSVLogger=fits(CSVLogger, lambda l,cb: len(pd.read_csv(l.path/'history.csv')['map'])==1),
     ParamScheduler=fits(lambda: ParamScheduler({'lr':SchedLin(1e-3,1e-4)}), lambda l,cb: l.opt.hypers[0]['lr']<1e-3),
-    LRFinder=c_lrfinder, TerminateOnNaNCallback=c_nan, TrackerCallback=fits(lambda: TrackerCallback('map'), lambda l,cb: cb.best>=0),
-    EarlyStoppingCallback=c_early, SaveModelCallback=c_save, ReduceLROnPlateau=c_reduce, GradientAccumulation=c_accumulate, GradientClip=c_clip,
+    LRFinder=c_lrfinder, TerminateOnNaNCallback=c_nan,
+    TrackerCallback=fits(lambda: TrackerCallback('map'), lambda l,cb: cb.best>=0),
+    EarlyStoppingCallback=c_early, SaveModelCallback=c_save, ReduceLROnPlateau=c_reduce,
+    GradientAccumulation=c_accumulate, GradientClip=c_clip,
     ShortEpochCallback=fits(lambda: ShortEpochCallback(0.4), lambda l,cb: len(l.recorder.losses)<=len(l.dls.train)),
     BnFreeze=fits(BnFreeze), MCDropoutCallback=c_dropout, ChannelsLast=fits(ChannelsLast),
-    MixHandler=refused(MixHandler, 'boxes'), MixUp=refused(MixUp, 'blended', 'augment='), CutMix=refused(CutMix, 'blended', 'augment='),
-    ModelResetter=refused(ModelResetter, 'recurrent'), RNNCallback=refused(RNNCallback, 'recurrent'), RNNRegularizer=refused(RNNRegularizer, 'recurrent'),
-    ModelToHalf=refused(ModelToHalf, 'to_fp16()'), NonNativeMixedPrecision=refused(NonNativeMixedPrecision, 'to_fp16()'))
+    MixHandler=refused(MixHandler, 'boxes'),
+    MixUp=refused(MixUp, 'blended', 'augment='), CutMix=refused(CutMix, 'blended', 'augment='),
+    ModelResetter=refused(ModelResetter, 'recurrent'),
+    RNNCallback=refused(RNNCallback, 'recurrent'), RNNRegularizer=refused(RNNRegularizer, 'recurrent'),
+    ModelToHalf=refused(ModelToHalf, 'to_fp16()'),
+    NonNativeMixedPrecision=refused(NonNativeMixedPrecision, 'to_fp16()'))
 
 def callbacks(): return {k for k,v in vars(fva).items() if isinstance(v, type) and issubclass(v, Callback)}
 
@@ -242,6 +271,14 @@ def test_callback(learn, name):
     CALLBACKS[name](learn)
     assert len(learn.cbs)==n
 
+@pytest.mark.skipif(not find_spec('accelerate'), reason='needs accelerate')
+@pytest.mark.parametrize('name,words', dict(DistributedTrainer='ssd_fastai.distributed ssd_fastai.all',
+                                            ParallelTrainer='anchors distrib_ctx()').items())
+def test_trainers_of_fastai_are_refused(learn, name, words):
+    import fastai.distributed
+    cb = object.__new__(getattr(fastai.distributed, name))   # without the `Accelerator` that its __init__ makes
+    refuses(lambda: learn.add_cb(cb), name, *words.split())
+
 # --- what help and tab completion show
 
 VERBS = {'detect','detector','evaluate','fit_unfreezing','plot_losses'}
@@ -252,10 +289,14 @@ def test_tab_completion(shared): assert VERBS | set(METHODS) <= set(dir(shared))
 def test_help(name):
     f = getattr(SSDLearner, name)
     assert len(f.__doc__ or '')>30
-    assert 'kwargs' not in inspect.signature(f).parameters or name in ('to_fp16', 'fit_unfreezing')
+    assert 'kwargs' not in inspect.signature(f).parameters or name in ('to_fp16', 'fit_unfreezing', 'to_distributed')
 
-@pytest.mark.parametrize('name,options', dict(detect='score overlap top_k bs', predict='score with_input', tta='score dl', evaluate='score dl',
-    show_results='score max_n', get_preds='with_loss with_decoded', lr_find='num_it suggest_funcs').items())
+THRESHOLDS = 'score iou max_per_class max_per_image'
+
+@pytest.mark.parametrize('name,options', dict(
+    detect=f'{THRESHOLDS} bs', predict=f'{THRESHOLDS} with_input', tta=f'{THRESHOLDS} dl', evaluate=f'{THRESHOLDS} dl',
+    show_results=f'{THRESHOLDS} max_n', get_preds='with_loss with_decoded', lr_find='num_it suggest_funcs',
+    plot_losses='beta figsize').items())
 def test_signature(name, options):
     assert set(options.split()) <= set(inspect.signature(getattr(SSDLearner, name)).parameters)
 
