@@ -13,7 +13,7 @@ from PIL import Image
 
 from bccd import ROOT, machine, write
 from ssd_fastai.doctor import check_dataset
-from ssd_fastai.readers import _each, read_voc, verify_pixels
+from ssd_fastai.readers import map_threads, read_voc, verify_pixels
 from ssd_fastai.synth import synth_voc
 
 def decode(file):
@@ -32,7 +32,7 @@ def measure(n, turns):
         data  = synth_voc(Path(tmp)/'shapes', n=n, seed=1)
         files = sorted(data.glob('JPEGImages/*'))
         ways  = dict(check=lambda: check_dataset(data, 'train', 'val', 'test', size=128), read=lambda: read(data),
-                     decode=lambda: [*map(decode, files)], decode_threads=lambda: _each(decode, files))
+                     decode=lambda: [*map(decode, files)], decode_threads=lambda: map_threads(decode, files))
         times = [{k: seconds(f) for k,f in ways.items()} for _ in range(turns)]
     best = {k: min(t[k] for t in times) for k in ways}
     over = {f'check over {k}': round(best['check']/best[k], 3) for k in ways if k!='check'}

@@ -15,7 +15,7 @@ import numpy as np, torch
 from fastcore.basics import patch
 from PIL import Image
 from .boxes import as_hw
-from .draw import label_color
+from .draw import label_color, new_axes
 from .images import MAX_PIXELS, exif_orientation, open_image, upright_rgb
 from .readers import (CLIPPED, INVERTED, LISTED_TWICE, NO_AREA, OTHER_SIZE, OUTSIDE, SOURCES, find_source,
                                 map_threads, merged, record_of, split_names)
@@ -291,10 +291,10 @@ def _copies(pics):
     pairs += [(some[i],some[j]) for i,j in _twins([pics[i].look for i in some])]
     for i,j in sorted(pairs):
         what = 'the same file' if same.get(i, i)==same.get(j, j) else 'the same picture'
-        if j not in seen: _copy(pics[i], pics[j], what)
+        if j not in seen: _copy_finding(pics[i], pics[j], what)
         seen.add(j)
 
-def _copy(a, b, what):
+def _copy_finding(a, b, what):
     "A finding on picture `b`, a copy of `a`"
     kind  = 'same image twice' if a.splits==b.splits else 'same image in two splits'
     place = [(_rel(o.job.image, o.root), ' and '.join(o.splits)) for o in (a,b)]
@@ -444,9 +444,8 @@ def show(self:DatasetReport,
     figsize=(11,2.6), # inches
 ): # the figure
     "Draw the sizes and ratios of the objects, and how many there are per class in each split"
-    import matplotlib.pyplot as plt
-    fig,axs = plt.subplots(1, 3, figsize=figsize, layout='constrained')
-    sides,ratio = self.boxes
+    fig,axs = new_axes(1, 3, figsize, layout='constrained')
+    axs,(sides,ratio) = axs[0],self.boxes
     root = np.sqrt(sides.prod(1))
     _hist(axs[0], root, f'size at {self.size[0]}×{self.size[1]}: √area, pixels', [4,8,16,32,64,128,256])
     if (root<_TINY).any(): axs[0].axvspan(axs[0].get_xlim()[0], _TINY, color='#E01E5A', alpha=0.12, lw=0)

@@ -48,7 +48,7 @@ class Annotation(NamedTuple):
     file:str=None        # the file name of the image
     image_id:object=None # its id
 
-# %% ../nbs/08_formats.ipynb #7b99fd8b
+# %% ../nbs/08_formats.ipynb #e9e681f2
 def _stated_size(ann, size, where):
     "The (height, width) that is given, or that the annotation states"
     if size is None: size = ann.size
@@ -58,10 +58,10 @@ def _stated_size(ann, size, where):
 def _ground_truth(ann, where, size=None, **kwargs):
     "The `GroundTruth` of an `Annotation`"
     for o in ann.objects:
+        if not o.flat: continue
         corners = ', '.join(f'{v:g}' for v in o.stated or o.box)
-        if o.flat:
-            raise ValueError(f'{where}: object {o.which} ({o.name}) has no area (x1,y1,x2,y2 = {corners}): '
-                             'draw it again, or take it out')
+        raise ValueError(f'{where}: object {o.which} ({o.name}) has no area (x1,y1,x2,y2 = {corners}): '
+                         'draw it again, or take it out')
     fields = {k: [getattr(o, k) for o in ann.objects] for k in ('difficult','crowd')}
     boxes,names = [o.box for o in ann.objects],[o.name for o in ann.objects]
     stated = dict(file=ann.file, image_id=ann.image_id)
@@ -120,13 +120,13 @@ def collecting(
         if faults is None: raise
         faults.append(Fault(e, what, which, file))
 
-# %% ../nbs/08_formats.ipynb #b5f9a2ab
+# %% ../nbs/08_formats.ipynb #c495faa6
 def read_text(
     file, # UTF-8, with or without a byte order mark
 )->str:
     "The text of a file. ValueError where it is missing, or not UTF-8"
     try: return Path(file).read_text(encoding='utf-8-sig')
-    except FileNotFoundError: raise ValueError(f'{file} is missing') from None
+    except FileNotFoundError: raise ValueError(f'{file} is missing: add it, or correct its path') from None
     except (UnicodeError,OSError,ValueError) as e:
         raise ValueError(f'{file} cannot be read ({type(e).__name__}): save it as UTF-8 text') from None
 
