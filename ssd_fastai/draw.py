@@ -46,7 +46,7 @@ def new_axes(
 
 # %% ../nbs/07_draw.ipynb #48f265e8
 def _image_axes(size, title=None, figure=None):
-    "Axes that fill a new figure, for an image of `size` (width, height); `figure` makes the figure, None: pyplot"
+    "Axes that fill a new figure, for an image of `size` (width, height); `figure` makes it (None: pyplot's)"
     if figure is None: from matplotlib.pyplot import figure
     w,h = (5*o/max(size) for o in size)
     top = 0.3 if title else 0 # inches
@@ -64,7 +64,7 @@ def outline(
     ax,           # matplotlib axes
     box,          # (x1,y1,x2,y2) in the units of the axes
     color,        # any matplotlib colour
-    dashed=False,
+    dashed=False, # as difficult objects have it
     lw=1,         # width of the line, points
 ):
     "Draw one box so that it shows on any background"
@@ -77,7 +77,7 @@ def outline(
 
 # %% ../nbs/07_draw.ipynb #af5526a9
 def _label_spots(box, w, h, W, H):
-    "Places [8,4] for a label of w×h about `box` in a picture of W×H, the preferred ones first"
+    "Places [8,4] for a label of w×h at `box` in a picture of W×H, in order of preference"
     x1,y1,x2,y2 = box
     above,below  = [(x1,y1-h), (x2-w,y1-h)],[(x1,y2), (x2-w,y2)]
     top,bottom   = [(x1,y1), (x2-w,y1)],[(x1,y2-h), (x2-w,y2-h)]
@@ -96,7 +96,7 @@ def _place_labels(boxes, sizes, W, H):
     for b,(w,h) in zip(boxes, sizes):
         spots  = _label_spots(b, w, h, W, H)
         hidden = 10*_shared_area(spots, out) + _shared_area(spots, b[None]) + 0.3*_shared_area(spots, boxes)
-        cost   = hidden + 0.02*w*h*np.arange(len(spots)) # of two equal places the first
+        cost   = hidden + 0.02*w*h*np.arange(len(spots)) # the first of equal places
         out    = np.concatenate([out, spots[[cost.argmin()]]])
     return out
 
@@ -113,7 +113,7 @@ def _text_width(text, fontsize):
     return TextPath((0,0), text.replace('$','S'), size=fontsize).get_extents().width # '$' would begin mathematics
 
 def _write_labels(ax, boxes, texts, colors, fontsize, size):
-    "Write a label at each box of an image of `size` (width, height), the first ones over the later ones"
+    "Write a label at each box of an image of `size` (width, height), earlier ones on top"
     scale  = _width_in_points(ax)/size[0] # points per pixel
     sizes  = [((_text_width(o, fontsize)+0.5*fontsize)/scale, 1.35*fontsize/scale) for o in texts]
     places = _place_labels(boxes, sizes, *size)
@@ -124,7 +124,7 @@ def _write_labels(ax, boxes, texts, colors, fontsize, size):
 
 # %% ../nbs/07_draw.ipynb #fae83a59
 def _add_legend(ax, legend):
-    "Say which colour is which class; `legend` is a dict from class name to label"
+    "A legend that names the class of each colour; `legend` is a dict from class name to label"
     from matplotlib.patches import Patch
     handles = [Patch(color=label_color(i), label=o) for o,i in legend.items()]
     o = ax.legend(handles=handles, loc='lower left', fontsize=6.5, framealpha=0.85, edgecolor='none',
@@ -137,8 +137,8 @@ def draw_boxes(
     boxes,          # [N,4] (x1,y1,x2,y2), pixels
     texts=None,     # N strings, written at the boxes
     labels=None,    # N whole numbers, 1 and up, that choose the colours; None: one colour
-    ax=None,        # matplotlib axes; None: a figure of its own
-    difficult=None, # [N] bool: dashed
+    ax=None,        # matplotlib axes; None: a new figure
+    difficult=None, # [N] bool: which boxes are dashed
     title=None,
     legend=None,    # dict from class name to label
     fontsize=None,  # of the texts, points; None: chosen by the size of the picture and the number of boxes
@@ -163,7 +163,7 @@ def picture_of(
     img, # anything that `load_image` opens, or None
     o,   # `GroundTruth` or `Detections`
 )->Image.Image:
-    "The picture to draw a record on: `img`, its image, its file or a blank sheet. ValueError for another size"
+    "The picture to draw a record on: `img`, its image, its file or a blank one. ValueError for another size"
     if img is None: img = getattr(o, 'image', None)
     if img is None: img = o.file
     if img is None: return Image.new('RGB', o.size[::-1], (238,238,238))
@@ -176,15 +176,15 @@ def picture_of(
 # %% ../nbs/07_draw.ipynb #e3e07a8f
 @patch
 def show(self:GroundTruth,
-    img=None,   # anything that `load_image` opens; None: `file`, or a blank sheet
-    ax=None,    # matplotlib axes; None: a figure of its own
+    img=None,   # anything that `load_image` opens; None: `file`, or a blank picture
+    ax=None,    # matplotlib axes; None: a new figure
     vocab=None, # all class names, for the same colours as the detections'; None: the names in this image
     title=None,
     **kwargs):  # to `draw_boxes`
     "Draw the image with its objects, difficult ones dashed; returns the axes"
     vocab  = vocab or ['#na#', *sorted(set(self.names))]
     labels = self.labels(vocab)
-    many   = len(self) > 12 # then colours say the class
+    many   = len(self) > 12 # then the colour shows the class
     legend = {vocab[i]:i for i in labels.unique().tolist()} if many else None
     texts  = None if many else self.names
     return draw_boxes(picture_of(img, self), self.boxes, texts, labels, ax=ax, difficult=self.difficult, title=title,
@@ -198,13 +198,13 @@ def _write_note(ax, text):
 
 @patch
 def show(self:Detections,
-    img=None,   # anything that `load_image` opens; None: `image`, `file`, or a blank sheet
-    ax=None,    # matplotlib axes; None: a figure of its own
+    img=None,   # anything that `load_image` opens; None: `image`, `file`, or a blank picture
+    ax=None,    # matplotlib axes; None: a new figure
     title=None,
     **kwargs):  # to `draw_boxes`
-    "Draw the image with what was found and the scores, or say that nothing was found; returns the axes"
+    "Draw the image with its detections and their scores, or a note that nothing was found; returns the axes"
     scores = self.scores.tolist()
-    many   = len(self) > 12 # then colours say the class
+    many   = len(self) > 12 # then the colour shows the class
     texts  = [f'{s:.2f}' if many else f'{n} {s:.2f}' for n,s in zip(self.names, scores)]
     legend = {self.vocab[i]:i for i in self.labels.unique().tolist()} if many else None
     ax = draw_boxes(picture_of(img, self), self.boxes, texts, self.labels, ax=ax, title=title,
@@ -216,7 +216,7 @@ def show(self:Detections,
 # %% ../nbs/07_draw.ipynb #21387729
 @patch
 def _repr_jpeg_(self:GroundTruth|Detections):
-    "For Jupyter: the image with its boxes; None, hence the text, where there is no image or it cannot be opened"
+    "For Jupyter: the image with its boxes; None, so that text is shown, where there is no readable image"
     from matplotlib.figure import Figure
     if self.file is None and getattr(self, 'image', None) is None: return None
     try: img = picture_of(None, self)
