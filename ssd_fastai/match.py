@@ -26,7 +26,7 @@ def box_corners(
     ctr:Tensor, # [...,2] centre (x, y)
     wh:Tensor,  # [...,2] (width, height)
 )->Tensor:      # [...,4] xyxy
-    "Boxes of their centre and size: the inverse of `centre_size`"
+    "Boxes from centre and size: the inverse of `centre_size`"
     return torch.cat([ctr-wh/2, ctr+wh/2], -1)
 
 # %% ../nbs/12_match.ipynb #n4eea2c9
@@ -50,7 +50,7 @@ def encode_boxes(
     return torch.cat([(ctr-a[...,:2])/a[...,2:]/variances[0], (wh/a[...,2:]).log()/variances[1]], -1)
 
 # %% ../nbs/12_match.ipynb #n93b1330
-_MAX_LOG = math.log(1000/16) # of a predicted size over the anchor's, as in torchvision
+_MAX_LOG = math.log(1000/16) # largest logarithm of predicted size / anchor's size, as in torchvision
 
 def decode_boxes(
     offsets:Tensor,       # [...,4] as the model predicts them
@@ -106,7 +106,7 @@ def _best_matches(a, b):
 
 # %% ../nbs/12_match.ipynb #754ad0a5
 def _forced_matches(iou, anchor, ok, A):
-    "The object that each of A anchors is forced to, or -1: [B,A]. Objects [B,M] have best `iou` and `anchor`, if `ok`"
+    "Each anchor's forced object or -1 [B,A], from the best `iou` and `anchor` [B,M] of the objects that are `ok`"
     j     = torch.arange(iou.shape[1], device=iou.device)
     same  = (anchor[:,:,None]==anchor[:,None,:]) & ok[:,None,:]       # [B,M,M] rivals want the same anchor
     first = (iou[:,None,:]==iou[:,:,None]) & (j[None,:]<j[:,None])
@@ -159,7 +159,7 @@ def explain_matches(
     pos:float=0.5,     # as in `match_anchors`
     neg:float=0.4,     # as in `match_anchors`
 ): # data frame: anchor (row), object (row), name, iou, why: 'match', 'forced match', 'ignored' or 'difficult'
-    "Why an anchor is positive or ignored, by object and falling IoU; background anchors are not listed"
+    "Why an anchor is positive or ignored, sorted by object and IoU; background anchors are not listed"
     import pandas as pd
     anchors = anchors.detach().cpu()
     boxes   = px_to_unit(truth.boxes, truth.size)[None]
@@ -191,7 +191,7 @@ def show_matches(
     truth:GroundTruth, # the objects of one squished image
     anchors:Tensor,    # [A,4] (cx,cy,w,h), unit frame
     img=None,          # anything `load_image` opens; None: the truth's file
-    ax=None,           # matplotlib axes; None: a figure of its own
+    ax=None,           # matplotlib axes; None: a new figure
     pos:float=0.5,     # as in `match_anchors`
     neg:float=0.4,     # as in `match_anchors`
 ): # the axes
