@@ -17,9 +17,9 @@ def focal_weight(
     x:Tensor,            # [B,A,K] logits, without the background
     t:Tensor,            # [B,A,K] bool: is it this class?
     alpha:float|None,    # weight of "yes" answers, 0–1; "no" has 1-alpha; None: both have 1
-    gamma:float,         # how much less well-known answers count, 0 and up; 0: all count alike
+    gamma:float,         # how strongly easy answers are reduced, 0 and up; 0: not at all
 )->Tensor:               # [B,A,K]
-    "How much each answer counts: α_t (1-p_t)^γ of Lin et al. 2017, equation 5"
+    "The weight of each answer: α_t (1-p_t)^γ, Lin et al. 2017, equation 5"
     w = torch.exp(-gamma*F.softplus(torch.where(t, x, -x)))
     return w if alpha is None else w*torch.where(t, alpha, 1-alpha)
 
@@ -28,7 +28,7 @@ def class_loss(
     logits:Tensor,            # [B,A,C]; column 0, the background, is left out
     target:Tensor,            # [B,A] int64: class, 0 background, -1 ignored
     alpha:float|None=0.25,    # weight of "yes" answers, 0–1; "no" has 1-alpha; None: both have 1
-    gamma:float=1.,           # how much less well-known answers count, 0 and up; 0: all count alike
+    gamma:float=1.,           # how strongly easy answers are reduced, 0 and up; 0: not at all
     focal=focal_weight,       # function of (x, t, alpha, gamma) that gives the weight of each answer
 )->Tensor:                    # [B,A], summed over the classes; 0 where the target is -1
     "Focal binary cross-entropy over the classes without the background"
@@ -47,7 +47,7 @@ def _of_offsets(loss):
 
 # %% ../nbs/14_losses.ipynb #0e3318e0
 def _giou(a, b):
-    "GIoU of boxes [N,4] xyxy with boxes [N,4]: from -1 (far apart) to 1 (the same); without host synchronisation"
+    "GIoU of boxes [N,4] xyxy with boxes [N,4]: -1 (far apart) to 1 (the same). The CPU does not wait for the GPU"
     inter = (torch.min(a[:,2:], b[:,2:])-torch.max(a[:,:2], b[:,:2])).clamp(min=0).prod(1)
     hull  = (torch.max(a[:,2:], b[:,2:])-torch.min(a[:,:2], b[:,:2])).prod(1)
     union = sum((o[:,2:]-o[:,:2]).prod(1) for o in (a,b)) - inter
@@ -74,7 +74,7 @@ def box_loss(
     boxes:Tensor,          # [N,4] their objects, xyxy in the unit frame
     anchors:Tensor,        # [N,4] (cx,cy,w,h), unit frame
     cells:Tensor,          # [N,2] (w,h) of the anchors' cells
-    coder,                 # what offsets mean, as `BoxCoder`
+    coder,                 # turns boxes into offsets and back, such as `BoxCoder`
     kind:str='smooth_l1',  # a name in `BOX_LOSSES`
 )->Tensor:                 # [N]
     "How far the offsets of each positive anchor are from its object. ValueError for an unknown name"
@@ -93,12 +93,12 @@ class SSDLoss(nn.Module):
         box_weight:float=1.,      # weight of the box loss in the sum
         pos:float=0.5,            # IoU from which an anchor is positive
         neg:float=0.4,            # IoU under which it is background; between the two it is ignored
-        focal=focal_weight,       # how the focal weight is computed
-        reduction:str='mean',     # 'mean' or 'sum' over the images, or 'none': [B], whose mean is the same number
+        focal=focal_weight,       # function that computes the focal weight
+        reduction:str='mean',     # 'mean' or 'sum' over the images, or 'none': one per image, [B]
     ):
         super().__init__()
         if box not in BOX_LOSSES: raise ValueError(f'SSDLoss: box={box!r}: give one of {", ".join(BOX_LOSSES)}')
-        self.__dict__['model'] = model  # past nn.Module: the model's parameters are not the loss's
+        self.__dict__['model'] = model  # not a submodule: the model's parameters are not the loss's
         self.alpha,self.gamma,self.focal = alpha,gamma,focal
         self.box,self.box_weight = box,box_weight
         self.pos,self.neg = pos,neg
@@ -109,7 +109,7 @@ class SSDLoss(nn.Module):
 
 # %% ../nbs/14_losses.ipynb #3b4b2a61
 def _check_rows(logits, offsets, anchors, labels):
-    "ValueError where output, anchors and targets do not belong together"
+    "ValueError where output, anchors and labels do not fit together"
     counts = logits.shape[1],offsets.shape[1],len(anchors)
     if len(set(counts))>1:
         raise ValueError('SSDLoss: {} rows of logits, {} of offsets and {} anchors: '.format(*counts)
@@ -125,7 +125,7 @@ def by_anchor(self:SSDLoss,
     labels:Tensor,         # [B,M] int64, 0 is padding
     difficult:Tensor=None, # [B,M] bool: neither positive nor negative
 )->tuple:                  # [B,A] each: class loss, box loss, target (class, 0 background, -1 ignored), object
-    "Both losses of every anchor, not divided by anything, and what it was matched with"
+    "Both losses of every anchor, not divided by anything, with its target and object"
     logits,offsets = (to_float32(o) for o in pred)
     boxes,labels,difficult = (o if o is None else o.as_subclass(Tensor) for o in (boxes,labels,difficult))
     anchors,cells = self.model.anchors,self.model.cells
