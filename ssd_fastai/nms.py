@@ -55,7 +55,7 @@ def above(self:Detections,
 # %% ../nbs/16_nms.ipynb #n799a7d6
 @patch
 def changed(self:Thresholds,
-    **kwargs, # `score`, `iou`, `max_per_class`, `max_per_image`; what is None stays as it is
+    **kwargs, # `score`, `iou`, `max_per_class`, `max_per_image`; None keeps the old value
 )->Thresholds:
     "A copy with other values"
     return replace(self, **{k:v for k,v in kwargs.items() if v is not None})
@@ -100,14 +100,14 @@ def _apart(b):
 
 # %% ../nbs/16_nms.ipynb #5e0c41d2
 def _survivors(b, s, group, img, iou):
-    "Rows that stay, in their order; rows of an image share `img`, rows of an image and a class share `group`"
+    "The rows that are kept, in their order; `img` is the image of each row, `group` its image and class"
     rows = [(img==i).nonzero()[:,0] for i in img.unique()]
     if not rows: return img
     return torch.cat([o[batched_nms(b[o], s[o], group[o], iou)] for o in rows]).sort().values
 
 # %% ../nbs/16_nms.ipynb #fc86fb49
 def _check_scores(boxes, scores, candidates):
-    "ValueError for what `suppress` cannot take"
+    "ValueError for shapes, scores or candidates that `suppress` cannot work with"
     if boxes.ndim!=3 or scores.ndim!=3 or boxes.shape[-1]!=4 or boxes.shape[:2]!=scores.shape[:2]:
         raise ValueError(f'boxes {tuple(boxes.shape)} and scores {tuple(scores.shape)}: give [B,A,4] and [B,A,K]')
     if candidates<1: raise ValueError(f'candidates {candidates}: give at least 1')
@@ -118,8 +118,8 @@ def suppress(
     boxes:Tensor,            # [B,A,4] xyxy, any frame
     scores:Tensor,           # [B,A,K] in 0–1, without the background's column
     thresholds=Thresholds(), # which boxes become detections
-    candidates:int=2000,     # maximum (box, class) pairs per image that are looked at, those with the highest scores
-)->list:                     # B of (boxes [n,4] float32, labels [n] int64, 1..K, scores [n] float32), by falling score
+    candidates:int=2000,     # maximum (box, class) pairs per image that are considered, highest scores first
+)->list:                     # B of (boxes [n,4] float32, labels [n] int64, 1..K, scores [n] float32), highest first
     "The detections of each image of a batch. ValueError for shapes that do not fit and scores outside 0–1"
     boxes,scores = (o.as_subclass(Tensor).float() for o in (boxes,scores))
     _check_scores(boxes, scores, candidates)
@@ -188,7 +188,7 @@ def _blank_sheet(boxes):
 def show_suppression(
     boxes:Tensor,   # [A,4] xyxy, pixels: one image
     scores:Tensor,  # [A] in 0–1: one class
-    img=None,       # anything `load_image` opens; None: a blank sheet
+    img=None,       # anything `load_image` opens; None: a blank picture
     n:int=5,        # maximum number of steps that are drawn
     ncols:int=3,    # pictures per row
     figsize=None,   # inches
