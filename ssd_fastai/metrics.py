@@ -43,7 +43,7 @@ _TENTHS     = np.arange(11)/10
 _HUNDREDTHS = np.linspace(0, 1, 101)
 
 def _sampled_ap(recall, precision, points):
-    "Mean over the recalls `points` of the envelope, which is 0 where the curve has ended"
+    "Mean of the envelope at the recalls `points`; it is 0 beyond the end of the curve"
     p = np.append(precision_envelope(precision), 0)
     return float(p[np.searchsorted(recall, points)].mean())
 
@@ -58,7 +58,7 @@ def _area_ap(recall, precision):
 _FORMS = ('voc07', 'voc12', 'coco')
 
 def average_precision(
-    recall,       # [n] never falling, 0–1
+    recall,       # [n] 0–1, each at least as high as the one before
     precision,    # [n] 0–1
     form='voc12', # 'voc07' (11 points), 'voc12' (area) or 'coco' (101 points)
 )->float: # 0–1; 0 for an empty curve
@@ -100,7 +100,7 @@ def best_object(
     iou, # [P] their IoU
     n,   # number of detections
 )->tuple: # object [n], -1 for a detection without any pair; its IoU [n]
-    "The object that each detection overlaps most; of equals the first"
+    "The object that each detection overlaps most; the first of equal ones"
     order = np.lexsort((obj, -iou, row))
     first = order[np.append(True, np.diff(row[order])!=0)[:len(order)]]
     best,most = np.full(n, -1),np.zeros(n)
@@ -110,12 +110,12 @@ def best_object(
 
 # %% ../nbs/20_metrics.ipynb #b1d0c5a2
 def match_voc(
-    row,        # [P] a detection, 0 to n-1; the detections of an image by falling score
+    row,        # [P] a detection, 0 to n-1; the detections of an image, highest score first
     obj,        # [P] an object of the same image
     iou,        # [P] their IoU
-    g,          # table of objects, of which 'difficult' [m] is read
+    g,          # table of objects; its column 'difficult' [m] is used
     n,          # number of detections
-    thresh=0.5, # IoU from which a detection finds its object
+    thresh=0.5, # smallest IoU with which a detection finds its object
 )->tuple: # hit [n] (1 right, 0 wrong, -1 neither); each detection's best object [n], -1: none; its IoU [n]
     "Which detections are right by VOC's rule"
     best,most = best_object(row, obj, iou, n)
@@ -161,10 +161,10 @@ def greedy_match(
 _COCO_IOUS = np.linspace(0.5, 0.95, 10)
 
 def match_coco(
-    row,     # [P] a detection, 0 to n-1; the detections of an image by falling score
+    row,     # [P] a detection, 0 to n-1; the detections of an image, highest score first
     obj,     # [P] an object of the same image
     overlap, # [P] their IoU; for a crowd the share of the detection that it covers
-    g,       # table of objects, of which 'difficult' [m] and 'crowd' [m] are read
+    g,       # table of objects; its columns 'difficult' [m] and 'crowd' [m] are used
     n,       # number of detections
 )->np.ndarray: # [10,n] 1 right, 0 wrong, -1 neither
     "Which detections are right by COCO's rule, at each of its ten thresholds"
@@ -186,7 +186,7 @@ def coco_ap(
 
 # %% ../nbs/20_metrics.ipynb #4375d7b6
 def _place_in_image(image):
-    "How many rows of the same image stand before each row [n]; the rows of an image stand together"
+    "How many rows of the same image come before each row [n]; the rows of an image are together"
     return np.arange(len(image)) - np.searchsorted(image, image)
 
 # %% ../nbs/20_metrics.ipynb #50791dc1
@@ -200,7 +200,7 @@ def _three_forms(score, hit, coco, top, objects):
                 coco=coco_ap(score[top], coco[:,top], objects))
 
 def _class_ap(d, g):
-    "Counts and AP of one class, and what was matched; `d` sorted by image and falling score, `g` by image"
+    "Counts and AP of one class, and its matches; `d` sorted by image, then highest score first, `g` by image"
     n,objects = len(d['score']),int((~g['difficult']).sum())
     row,obj   = image_pairs(d, g)
     iou,share = paired_overlaps(d['box'][row], g['box'][obj])
@@ -240,7 +240,7 @@ def _by_label(x, order, n):
 
 # %% ../nbs/20_metrics.ipynb #f1da0456
 def _read_truth(i, o, vocab):
-    "(boxes, labels, difficult, crowd) of image `i`. ValueError for what is no ground truth"
+    "(boxes, labels, difficult, crowd) of image `i`. ValueError for anything but ground truth"
     where = f'truths, image {i}'
     if isinstance(o, GroundTruth): return o.boxes, o.labels(vocab), o.difficult, o.crowd
     if not isinstance(o, (tuple,list)) or len(o) not in (2,3):
@@ -292,13 +292,13 @@ _RULES = dict(forms=dict(voc07='11-point', voc12='all-point', coco='101-point'),
               difficult='ignored', ties='equal scores are one threshold', coco_top=_COCO_TOP)
 
 def _protocol(thresholds, stamp):
-    "What the numbers depend on, as JSON holds it. ValueError for an entry of `stamp` that is taken or not JSON"
+    "What the numbers depend on, as JSON holds it. ValueError for an entry of `stamp` that is a rule or not JSON"
     for k in stamp:
-        if k in (*_RULES,'versions'): raise ValueError(f'{k} is fixed by the three forms: give the stamp another name')
+        if k in (*_RULES,'versions'): raise ValueError(f'{k} is fixed by the three forms: give the entry another name')
     limits = None if thresholds is None else thresholds.to_dict()
     try: stamp = json.loads(json.dumps(dict(thresholds=limits, **stamp), allow_nan=False))
     except (TypeError,ValueError) as e:
-        raise ValueError(f'the stamp cannot be written as JSON ({e}): give numbers, strings, lists') from None
+        raise ValueError(f'the protocol cannot be written as JSON ({e}): give numbers, strings, lists') from None
     versions = dict(ssd_fastai=__version__, numpy=np.__version__, torch=str(torch.__version__))
     return {**json.loads(json.dumps(_RULES)), **stamp, 'versions':versions}
 
@@ -343,10 +343,11 @@ def per_class(self:Evaluation):
 # %% ../nbs/20_metrics.ipynb #5e2f9fab
 def _counts_line(o):
     c = o.counts
-    return f'{c["images"]} images, {c["objects"]} objects (+{c["difficult"]} difficult), {c["detections"]} detections'
+    n = {k:f'{c[k]} {k[:-1] if c[k]==1 else k}' for k in ('images','objects','detections')}
+    return f'{n["images"]}, {n["objects"]} (+{c["difficult"]} difficult), {n["detections"]}'
 
 def _text_table(o, most=30):
-    "At most `most` classes and the means, as a data frame of strings"
+    "The first `most` classes and the means, as a data frame of strings"
     import pandas as pd
     num  = lambda x: '–' if x!=x else f'{x:.3f}'
     rows = {k:[o.rows[k]['objects'], *(num(o.rows[k][f]) for f in _FORMS)] for k in list(o.rows)[:most]}
@@ -356,7 +357,7 @@ def _text_table(o, most=30):
 
 # %% ../nbs/20_metrics.ipynb #334afd06
 def _footnotes(o):
-    "Notes below the table: absent classes, rules, thresholds, and what else the protocol was given"
+    "Notes below the table: absent classes, rules, thresholds, and the other entries of the protocol"
     listed = lambda d: ', '.join(f'{k} {v}' for k,v in d.items() if v is not None)
     lines  = ['VOC forms at IoU 0.5, COCO at 0.50:0.05:0.95; difficult objects ignored']
     if o.absent:
@@ -384,16 +385,16 @@ def evaluate_detections(
     truths,     # in the same order: `dls.valid_ds`, or a list of `GroundTruth` or (boxes, labels[, difficult]), pixels
     vocab=None, # class names, entry 0 is '#na#'; None: the detections'
     thresholds=None, # the `Thresholds` that the detections passed, kept in the protocol; None: not stated
-    **stamp,    # what else the protocol should hold, JSON only: size=, resize=, …
+    **stamp,    # more entries for the protocol, as JSON can hold them: size=, resize=, …
 )->Evaluation:
-    "VOC07, VOC12 and COCO AP of each class. ValueError where detections and truths do not fit each other"
+    "VOC07, VOC12 and COCO AP of each class. ValueError where detections and truths do not fit"
     protocol = _protocol(thresholds, stamp)
     dets,truths,vocab = _read_inputs(detections, truths, vocab)
     d = _columns([o.boxes for o in dets], [o.labels for o in dets], score=([o.scores for o in dets], np.float64))
     boxes,labels,difficult,crowd = zip(*truths) if truths else [()]*4
     g = _columns(boxes, labels, difficult=(difficult, bool), crowd=(crowd, bool))
     n = len(vocab)-1
-    # equal scores within an image go from left to right: the order of the input must not matter
+    # equal scores within an image are sorted from left to right: the order of the input must not matter
     found   = _by_label(d, np.lexsort((*d['box'].T[::-1], -d['score'], d['image'], d['label'])), n)
     objects = _by_label(g, np.lexsort((g['image'], g['label'])), n)
     rows,matches = zip(*map(_class_ap, found, objects)) if n else ((),())
@@ -466,7 +467,7 @@ def _comparable(o):
     return {**flat, **{f'thresholds.{k}':v for k,v in limits.items()}, 'images':o.counts['images'], 'objects':n}
 
 def _check_comparable(a, b, allow=()):
-    "ValueError that names what two evaluations do not share, but for the names in `allow`"
+    "ValueError that names what differs between two evaluations, except for the names in `allow`"
     if not isinstance(b, Evaluation): raise ValueError(f'{type(b).__name__} is no Evaluation: give another result')
     a,b   = _comparable(a),_comparable(b)
     allow = [allow] if isinstance(allow, str) else allow
