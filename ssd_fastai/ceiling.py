@@ -19,14 +19,14 @@ from .resize import Fit
 
 # %% ../nbs/49_ceiling.ipynb #2acedcf8
 def perfect_output(
-    model,                 # has `anchors` [A,4], `cells` [A,2] and `coder`
+    model,                 # an object with `anchors` [A,4], `cells` [A,2] and `coder`
     boxes:Tensor,          # [B,M,4] xyxy, unit frame
     labels:Tensor,         # [B,M] int64, 0 for padding
     difficult:Tensor=None, # [B,M] bool; None: none is difficult
     n_classes:int=None,    # C, the background included; None: as many as `labels` need
-    logit:float=9.,        # the logit of a yes; a no has minus that
+    logit:float=9.,        # the logit of "yes"; "no" has -`logit`
 )->tuple:                  # logits [B,A,C], offsets [B,A,4], and the object that each anchor has [B,A] (-1: none)
-    "What an ideal model says: at every matched anchor the object's class, and offsets that mean exactly its box"
+    "The output of an ideal model: at every matched anchor the class of its object, and the exact offsets of its box"
     target,idx = match_anchors(model.anchors, boxes, labels, difficult)
     if n_classes is None: n_classes = 1+int(labels.max()) if labels.numel() else 1
     hit    = target > 0
@@ -50,7 +50,7 @@ def _objects_hit(d, boxes, labels):
 # %% ../nbs/49_ceiling.ipynb #18b73178
 def _miss_reason(
     i,      # the object
-    own,    # [n,4] boxes that its anchors gave, pixels
+    own,    # [n,4] decoded boxes of its anchors, pixels
     boxes,  # [N,4] all objects of the image, pixels
     labels, # [N] their classes
     iou,    # threshold of suppression
@@ -80,11 +80,11 @@ class PerfectPrediction:
 
 # %% ../nbs/49_ceiling.ipynb #c350702f
 def perfect_prediction(
-    det:Detector, # of its model only the anchors and the coder matter, not the weights
+    det:Detector, # only the anchors and the coder of its model are used, not the weights
     records,      # `GroundTruth`s
     **kwargs,     # `score`, `iou`, `max_per_class`, `max_per_image`, as in `Detector.detect`; None: the detector's own
 )->PerfectPrediction:
-    "What an ideal model in place of the detector's would find in images with this ground truth"
+    "What an ideal model, instead of the detector's, would find in images with this ground truth"
     thresholds = det.thresholds.changed(**kwargs)
     dets,misses,n = [],[],0
     for r in records:
