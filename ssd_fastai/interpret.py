@@ -35,7 +35,7 @@ class Culprit:
 
 # %% ../nbs/54_interpret.ipynb #85f49c2d
 def _worst_part(loss_func, pred, yb):
-    """Per image of a batch, five [B]: loss (a sum), positive anchors, the object with the highest loss (-1: a
+    """For each image, five [B]: loss (a sum), number of positive anchors, the object with the highest loss (-1: a
     background anchor has more), the background anchor with the highest loss, and the loss of the worse of the two"""
     cls,box,target,idx = loss_func.by_anchor(pred, *yb)
     total,pos = cls+loss_func.box_weight*box, target>0
@@ -49,12 +49,12 @@ def _worst_part(loss_func, pred, yb):
 
 # %% ../nbs/54_interpret.ipynb #51cf7f5f
 class DetectionInterpretation(Interpretation):
-    "Losses, mistakes and pictures of them, in pixels of the original images"
+    "The losses and mistakes of a learner on a data set, with pictures of them; boxes in pixels of the original images"
     def __init__(self,
         learn,         # `SSDLearner`
         dl,            # data loader of `GroundTruth`s, see `test_dl(…, with_labels=True)`
         losses,        # [N], a loss per image
-        detections,    # N `Detections`, down to a low score
+        detections,    # N `Detections`, made with a low score threshold
         culprits=None, # N `Culprit`s; None where they are not known
         score=None,    # a detection counts if it scores more, 0–1; None: the learner's own threshold
     ):
@@ -172,7 +172,7 @@ def _as_frame(o, rows):
 
 @patch
 def most_confident_mistakes(self:DetectionInterpretation,
-    n=9, # at most this many false alarms, and this many missed objects
+    n=9, # maximum number of false alarms, and of missed objects
 ): # DataFrame, a row per mistake: file, kind, label, score, image (its number), x1, y1, x2, y2 (pixels)
     "False alarms, highest score first, then missed objects, lowest score first"
     df = _as_frame(self, [o for k in self.ev.rows for o in _class_outcomes(self, k)])
@@ -195,14 +195,14 @@ def _cut_out(ax, record, box, color):
 
 def _plot_rows(o, df, ncols):
     "Cut-outs of the rows of a data frame. ValueError where there are none"
-    if not len(df): raise ValueError('nothing to draw: there is no such case')
+    if not len(df): raise ValueError('nothing to draw: there are no such detections or objects')
     cells  = [partial(_cut_out, record=o.records[r.image], box=(r.x1,r.y1,r.x2,r.y2), color=_KIND_COLORS[r.kind])
               for r in df.itertuples()]
     return _picture_grid(cells, [f'{r.kind}: {r.label} {r.score:.2f}' for r in df.itertuples()], ncols)
 
 @patch
 def plot_mistakes(self:DetectionInterpretation,
-    n=6,     # at most this many false alarms, and this many missed objects
+    n=6,     # maximum number of false alarms, and of missed objects
     ncols=6, # cut-outs per row
 ): # the figure
     "Cut-outs of `most_confident_mistakes`. ValueError where there are none"
@@ -212,7 +212,7 @@ def plot_mistakes(self:DetectionInterpretation,
 @patch
 def plot_class(self:DetectionInterpretation,
     name, # class name
-    n=5,  # at most this many of each kind, and cut-outs per row
+    n=5,  # maximum number of each kind; also cut-outs per row
 ): # the figure
     "Hits, false alarms and missed objects of a class as cut-outs. ValueError if it is unknown or has none of them"
     if name not in self.ev.rows:
@@ -239,7 +239,7 @@ def difficult(self:DetectionInterpretation): # DataFrame: file, kind, label, sco
 
 @patch
 def plot_difficult(self:DetectionInterpretation,
-    n=5, # at most this many
+    n=5, # maximum number of objects
 ): # the figure
     "Cut-outs of difficult objects, those found with the highest scores first. ValueError where there are none"
     return _plot_rows(self, self.difficult().nlargest(n, 'score'), n)
