@@ -25,7 +25,7 @@ def flatten_conv(
 
 # %% ../nbs/40_head.ipynb #n9885700
 class ZeroEdge(nn.Conv2d):
-    "A convolution that adds `edge` cells of zeros to its map itself: then bfloat16 on a CPU gives every tap a gradient"
+    "A convolution that pads its map before it runs, with `edge` cells of zeros; see above for the reason"
     def __init__(self, nin, nout, ks, stride, edge, bias=True):
         super().__init__(nin, nout, ks, stride, bias=bias)
         self.edge = edge
@@ -61,7 +61,7 @@ class FPNHead(nn.Module):
         depth:int=1,     # 3×3 layers of each branch before its output
         extra:int=2,     # levels coarser than the body's last
         drop:float=0.,   # dropout before the outputs, 0–1
-        bias:float=-4.6, # where the class logits start: sigmoid(-4.6) is 0.01
+        bias:float=-4.6, # initial bias of the class logits: sigmoid(-4.6) is 0.01
     ):
         super().__init__()
         tower = lambda: [*(_conv_norm(width, width) for _ in range(depth)), nn.Dropout(drop)]
