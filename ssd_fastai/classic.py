@@ -50,7 +50,7 @@ class OutConv(nn.Module):
         k:int,           # shapes (anchors) per cell
         nin:int,         # channels in
         n_classes:int,   # classes, the background (column 0) included
-        bias:float=-4.,  # where the class logits start: sigmoid(-4) is 0.018, so that nothing is found at first
+        bias:float=-4.,  # initial bias of the class logits: sigmoid(-4) is 0.018, so that nothing is found at first
     ):
         super().__init__()
         self.k = k
@@ -68,7 +68,7 @@ class SSDHead(nn.Module):
         nin:int=512,       # channels of the body's last map; with 2048 (resnet50) two more layers come first
         n_classes:int=21,  # classes, the background (column 0) included
         drop:float=0.5,    # dropout, 0–1
-        bias:float=-4.,    # where the class logits start
+        bias:float=-4.,    # initial bias of the class logits
     ):
         super().__init__()
         std = lambda i,o=256,stride=2: StdConv(i, o, stride=stride, drop=drop)
@@ -116,7 +116,7 @@ def actn_to_bb(
     return box_corners(ctr, (t[...,2:]/2+1)*a[...,2:])
 
 # %% ../nbs/41_classic.ipynb #cltanh02
-_REACH = 0.999 # largest |tanh| that is asked for: at 1 the offset would be infinite
+_REACH = 0.999 # largest |tanh| of a target: at 1 the offset would be infinite
 
 def bb_to_actn(
     boxes,      # [...,4] (x1,y1,x2,y2), unit frame
