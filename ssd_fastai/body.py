@@ -84,7 +84,7 @@ def _walk(m, x):
 # %% ../nbs/42_body.ipynb #bdcut003
 @torch.no_grad()
 def _cut(full, name):
-    "The three stages of a torchvision classifier, with its weights. ValueError for one that cannot be cut so"
+    "The three stages of a torchvision classifier, with its weights. ValueError for one that cannot be cut like this"
     full.eval()
     x     = torch.linspace(-2, 2, 3*128*128).view(1,3,128,128)
     units = _walk(full, x)
@@ -136,7 +136,7 @@ def _load_weights(file, full, needed, name):
     classifier = {k.split('.')[0] for k in ours if k not in needed} | {'fc','classifier','head'}
     for k in theirs:
         if k not in needed and k.split('.')[0] not in classifier:
-            raise ValueError(f'weights: {file} has {k!r}, which {name} has not')
+            raise ValueError(f'weights: {file} has {k!r}, which {name} does not have')
     full.load_state_dict({k:theirs[k] for k in needed if k in theirs}, strict=False)
     return f'file {Path(file).name}'
 
@@ -268,11 +268,11 @@ def _timm_names():
     return timm.list_models()
 
 def _timm_size(name):
-    "Number of parameters of the whole classifier, without memory for them; 0 where that cannot be told"
+    "Number of parameters of the whole classifier, without memory for them; 0 where it is not known"
     import timm
     try:
         with torch.device('meta'): return sum(o.numel() for o in timm.create_model(name).parameters())
-    except Exception: return 0  # a few networks look at their own numbers while they are made
+    except Exception: return 0  # a few networks read their parameters while they are made
 
 # %% ../nbs/42_body.ipynb #e4b09893
 class BodyFamily(NamedTuple):
@@ -292,7 +292,7 @@ def arch_family(
     arch:str|Callable,  # the name of a network, or the function that makes it
     bodies:dict=BODIES, # the families to ask
 )->tuple:               # its name, and the name of its family
-    "Which family a network is of. ValueError for one that no family has, with names that are like it"
+    "Which family a network belongs to. ValueError for an unknown name, which suggests similar names"
     name = arch if isinstance(arch, str) else getattr(arch, '__name__', str(arch))
     here = {k:o for k,o in bodies.items() if o.needs is None or find_spec(o.needs)}
     for k,o in here.items():
@@ -306,10 +306,10 @@ def arch_family(
 def make_body(
     arch:str|Callable,     # a torchvision model (its name, or the function) or a timm model's name
     pretrained:bool=False, # ImageNet weights: from an installed package, from disk or by download
-    weights:str|Path=None, # file with a state dict in torchvision's or timm's names; goes before `pretrained`
+    weights:str|Path=None, # file with a state dict in torchvision's or timm's names; takes precedence over `pretrained`
     bodies:dict=BODIES,    # the families of networks
 )->SSDBody:                # in training mode
-    "Make a body. ValueError for an unknown `arch`, one without these strides, weights that do not fit or cannot be had"
+    "Make a body. ValueError for an unknown `arch`, one without these strides, weights that do not fit or are not found"
     name,family = arch_family(arch, bodies)
     net,mean,std,origin = bodies[family].make(name, pretrained, weights)
     return SSDBody(net.train(), mean, std, name, origin)
