@@ -58,7 +58,7 @@ def set_grids(self:SSD,
 def forward(self:SSD,
     x:Tensor, # images `[B,3,H,W]`, float in 0–1 or uint8, of any size
 )->tuple:     # class logits `[B,A,C]`, box offsets `[B,A,4]`
-    "Run the network, with anchors for the maps as they come"
+    "Run the network, and make the anchors for its maps"
     if type(x).__module__.startswith('fastai'): x = x.as_subclass(Tensor)  # plain from here on
     if not x.is_floating_point(): x = x/255
     maps = self.head.maps(self.body((x-self.mean)/self.std))
@@ -94,7 +94,7 @@ def make_head(
     body,             # has `channels`, of its three maps
     c:dict,           # a model's config
     k:int,            # anchors per cell
-    bias:float,       # where the class logits start
+    bias:float,       # initial bias of the class logits
     heads:dict=HEADS, # the heads that have a name
 )->nn.Module:
     "The head that a config asks for"
@@ -112,7 +112,7 @@ def _assemble(body, c, heads):
 
 # %% ../nbs/44_model.ipynb #881015ff
 def _check_ssd(head, encoding, n_classes, prior, heads):
-    "ValueError for values that no head takes"
+    "ValueError for values that no head accepts"
     if head not in heads: raise ValueError(f'head={head!r}: give one of {", ".join(map(repr, heads))}')
     if encoding not in (None,*CODERS):
         raise ValueError(f'encoding={encoding!r}: give one of {", ".join(map(repr, CODERS))}')
@@ -125,14 +125,14 @@ def create_ssd(
     n_classes:int,            # classes, the background (column 0) included: `len(dls.vocab)`
     size:int|tuple=224,       # of the images, pixels: one number, or (height, width); other sizes work as well
     pretrained:bool=False,    # ImageNet weights, see `make_body`
-    weights:str|Path=None,    # file with a body's state dict; goes before `pretrained`
+    weights:str|Path=None,    # file with a body's state dict; takes precedence over `pretrained`
     head:str='fpn',           # a name in `heads`: 'fpn', or 'classic' for the post's 189 anchors (at 224 pixels)
     encoding:str=None,        # a name in `CODERS`; None: the head's own
     recipe:AnchorRecipe=None, # anchors; None: the head's own
     drop:float=None,          # dropout, 0–1; None: the head's own
     width:int=128,            # channels inside the 'fpn' head
     depth:int=1,              # layers of each of its branches
-    prior:float=0.01,         # probability that the class logits start from, 0–1
+    prior:float=0.01,         # probability of each class before training, 0–1
     bodies:dict=BODIES,       # the families of bodies
     heads:dict=HEADS,         # the heads that have a name
 )->SSD:
