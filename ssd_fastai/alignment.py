@@ -119,7 +119,7 @@ def check_alignment(
     model:nn.Module,     # gives (logits, offsets), and has `anchors` and `cells`; it is left as it is
     size:int|tuple=None, # of the image to try, pixels; None: the model's own, or 224
 )->AlignmentReport:      # true when every row reads its anchor's cell
-    "Prove by gradient that row i of the output and anchor i look at the same place. ValueError for other than A rows"
+    "Prove by gradient that row i of the output reads the cell of anchor i. ValueError unless there are A rows"
     m    = copy.deepcopy(model).eval().float()
     flat = _geometry(m)
     hw   = as_hw(size or getattr(model, 'size', None) or 224)
