@@ -325,7 +325,7 @@ def _check_number(name, v, lo, hi):
     return res
 
 def _params(n, seed, n_classes):
-    "The arguments of a set, checked; `recipe` counts the ways of drawing that there have been"
+    "The arguments of a set, checked; `recipe` is the version of the drawing code"
     return dict(n=_check_number('n', n, 1, 999_999), seed=_check_number('seed', seed, 0, 2**63-1),
                 n_classes=_check_number('n_classes', n_classes, 1, len(_CLASSES)), recipe=2)
 
