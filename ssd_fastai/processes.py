@@ -106,7 +106,7 @@ def exit_on_sigterm(
     seen,tell = os.pipe()
     os.set_blocking(tell, False)
     other = signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
-    if other != -1:                                 # somebody listens already: let them
+    if other != -1:                                 # another listener is set already: leave it in place
         signal.set_wakeup_fd(other)
         return
     signal.signal(signal.SIGTERM, lambda *_: None)  # without a handler Python writes nothing to the pipe
