@@ -25,24 +25,24 @@ from .records import Detections, GroundTruth, label_ids, listing
 # %% ../nbs/08_formats.ipynb #07731825
 @dataclass
 class ParsedObject:
-    "One object as an annotation states it"
-    which:object         # its number in the file from 1, its line or its id: how messages name it
+    "One object of an annotation"
+    which:object         # for messages: its number in the file (from 1), its line or its id
     name:str             # its class, without the spaces around it
     box:list             # x1,y1,x2,y2 at the edges, pixels
-    difficult:bool=False # is it neither right nor wrong to find it?
-    crowd:bool=False     # is it a group in one box?
+    difficult:bool=False # a detection of it is neither right nor wrong
+    crowd:bool=False     # many objects in one box
     score:float=None     # 0–1, of a detection
     raw_name:str=None    # its class as the file writes it; None: as `name`
     stated:list=None     # x1,y1,x2,y2 as the file writes them; None: as `box`
 
     @property
     def flat(self):
-        "Has it no area, in the numbers of the file or in ours?"
+        "Whether the box has no area, in the file's numbers or as edges"
         return any(x2<=x1 or y2<=y1 for x1,y1,x2,y2 in (self.stated or self.box, self.box))
 
 # %% ../nbs/08_formats.ipynb #bd1a3aef
 class Annotation(NamedTuple):
-    "What a parser gives: the objects of one image, and what else the annotation states"
+    "The result of a parser: the objects of one image, and what else the annotation states"
     objects:list         # of `ParsedObject`
     size:tuple=None      # (height, width) of the image, pixels
     file:str=None        # the file name of the image
@@ -101,7 +101,7 @@ def flag(
 
 # %% ../nbs/08_formats.ipynb #9434df03
 class Fault(NamedTuple):
-    "An error after which reading went on"
+    "A fault that did not stop the parser"
     error:ValueError  # says what is wrong, where, and what to do
     what:str          # what is faulty: 'image', 'object' or 'size'
     which:object=None # the object, as in `ParsedObject`
@@ -114,7 +114,7 @@ def collecting(
     which=None, # the object, as in `ParsedObject`
     file=None,  # the file to correct; None: the annotation
 ):
-    "Add a `ValueError` of the body to `faults` and go on; where `faults` is None, let it out"
+    "Add a `ValueError` of the body to `faults`, and go on; raise it where `faults` is None"
     try: yield
     except ValueError as e:
         if faults is None: raise
@@ -154,7 +154,7 @@ def _decimal(v):
 
 # %% ../nbs/08_formats.ipynb #a9359318
 def _voc_xml(o, details):
-    "The XML of record `o`; `details`: what stands between the name and the box of each object"
+    "The XML of record `o`; `details`: the XML between the name and the box of each object"
     file,(h,w) = o.file or Path(),o.size
     rows = ['<annotation>', _xml_tag('folder', file.parent.name) + _xml_tag('filename', file.name),
             f"<size>{_xml_tag('width', w)}{_xml_tag('height', h)}{_xml_tag('depth', 3)}</size>"]
@@ -177,7 +177,7 @@ def to_voc(self:Detections)->str:
 
 # %% ../nbs/08_formats.ipynb #d65d471b
 def _parse_xml(xml):
-    "The first element of XML, text or bytes. Where no DOCTYPE defines entities, a parser 10 times as fast will do"
+    "The first element of XML, text or bytes. Without a DOCTYPE there are no entities, and a faster parser is safe"
     raw = xml.encode('utf-8', 'replace') if isinstance(xml, str) else xml
     plain = b'<!DOCTYPE' not in raw and b'\0' not in raw   # a null byte: UTF-16, in which this search finds nothing
     return (etree if plain else ElementTree).fromstring(xml)
@@ -212,7 +212,7 @@ def _voc_object(x, i, where, scores):
 def parse_voc(
     xml,          # a file, or the XML itself
     where=None,   # what messages call it; None: the file
-    scores=False, # of detections: with a `<score>` in each object, names with the spaces around them?
+    scores=False, # True for detections: read the `<score>` of each object, keep spaces around names
     faults=None,  # list that collects faulty objects and sizes; None: the first one is raised
 )->Annotation:
     "Parse Pascal VOC's XML. ValueError where it is faulty"
@@ -271,9 +271,9 @@ def parse_coco_annotation(
     i,            # its number, from 1, for one without an id
     names,        # dict from category id to class name
     where,        # what messages call the file
-    scores=False, # of detections: with a score, names with the spaces around them?
+    scores=False, # True for detections: read the score, keep spaces around names
 )->ParsedObject:
-    "Parse one annotation of COCO's. ValueError where it is faulty"
+    "Parse one COCO annotation. ValueError where it is faulty"
     which,cat,b = o.get('id', i),o.get('category_id'),o.get('bbox')
     if isinstance(which, bool) or not isinstance(which, (int,str)): which = i
     at = f'{where}: annotation {which}'
@@ -340,7 +340,7 @@ def from_coco(cls:Detections,
     category_ids=None, # as in `to_coco`
     **kwargs,          # `file`, `image`, `threshold`
 )->Detections:
-    "Read back what `to_coco` wrote, by whatever detector. ValueError where a record is faulty"
+    "Detections from COCO's result records, from `to_coco` or any detector. ValueError where a record is faulty"
     records = list(records)
     _only((o.get('image_id') for o in records), 'records')
     names   = {k:n for k,n in list(zip(_coco_ids(category_ids, vocab), vocab))[1:]}
@@ -357,7 +357,7 @@ def _yolo_line(k, box, size, *more):
 
 @patch
 def to_yolo(self:GroundTruth,
-    names, # class names in the order of the data set, without a background
+    names, # class names in the order of the data set, without the background
 )->str:
     "The text of a YOLO label file: class, centre and size, from 0 to 1; the format does not know difficult objects"
     index = {n:i for i,n in enumerate(names)}
@@ -410,7 +410,7 @@ def parse_yolo(
     names,        # class names in the order of the data set, or a dict from index to name
     size,         # (height, width) of the image
     where=None,   # what messages call it; None: the file
-    scores=False, # of detections: with a score at the end of each line?
+    scores=False, # True for detections: read the score at the end of each line
     faults=None,  # list that collects faulty lines; None: the first one is raised
 )->Annotation:
     "Parse YOLO's text; an outline becomes the box around it. ValueError with the number of a faulty line"
@@ -482,7 +482,7 @@ def _labelme_object(o, i, where, scores):
 def parse_labelme(
     text,         # a file, or the JSON itself
     where=None,   # what messages call it; None: the file
-    scores=False, # of detections: with a score in each shape, names with the spaces around them?
+    scores=False, # True for detections: read the score of each shape, keep spaces around names
     faults=None,  # list that collects faulty shapes and sizes; None: the first one is raised
 )->Annotation:
     "Parse LabelMe's JSON; every shape becomes the box around it. ValueError where it is faulty"
@@ -569,8 +569,8 @@ def need_columns(df, names):
 
 def parse_row(
     r,            # a dict with label, x1, y1, x2, y2 and, where known, difficult and score
-    k,            # how the frame numbers it
-    scores=False, # of detections: with a score, names with the spaces around them?
+    k,            # its index in the data frame, for messages
+    scores=False, # True for detections: read the score, keep spaces around names
 )->ParsedObject:  # None for a row that only names its image
     "Parse one row of a data frame. ValueError with the number of a faulty row"
     import pandas as pd
