@@ -35,19 +35,19 @@ _KINDS = { # kind → does it harm?, cure
     'wrong size':               (True,  'scale the boxes if they were drawn at the stated size, or correct that size'),
     'duplicate box':            (True,  'take one of the two out'),
     'same image in two splits': (True,  'take it out of one of them'),
-    'unknown class':            (True,  'correct the name, or have objects of the class in the training split'),
+    'unknown class':            (True,  'correct the name, or add objects of the class to the training split'),
     'two spellings':            (True,  'write the name in one way'),
     'no object':                (True,  'is it the right split?'),
     'two classes on one box':   (False, 'take one of the two out, unless both are meant'),
     'same image twice':         (False, 'take one of them out'),
     'listed twice':             (False, 'take one of the lines out'),
-    'spaces around a name':     (False, 'take them off; the readers do'),
+    'spaces around a name':     (False, 'remove them; the readers do'),
     'tiny object':              (False, 'train at a larger size, cut the images into tiles, or mark it difficult'),
     'rare class':               (False, 'label more of it, or leave the class out'),
     'EXIF turn':                (False, 'look at it with .show(); to be sure, save the image upright'),
     'no size stated':           (False, 'write the size of the image'),
-    'image without annotation': (False, 'annotate it, or take it away'),
-    'annotation without image': (False, 'add the image, or take it away'),
+    'image without annotation': (False, 'annotate it, or remove it'),
+    'annotation without image': (False, 'add the image, or remove it'),
 }
 
 # %% ../nbs/36_doctor.ipynb #7e5096d0
@@ -102,7 +102,7 @@ def _rel(file, root):
     return Path(file if rel.startswith('..') else rel).as_posix()
 
 class _Picture:
-    "An image of one or more splits, and what is found in it"
+    "An image of one or more splits, with the findings on it"
     def __init__(self, job, root, split, source=None):
         self.job,self.root,self.splits,self.source = job,root,[split],source
         self.look,self.record,self.objs,self.found = None,None,[],[]
@@ -122,7 +122,7 @@ class _Picture:
 _KIND_OF = {INVERTED:'inverted box', NO_AREA:'empty box', OUTSIDE:'box outside', CLIPPED:'box reaches out'}
 
 def _lost(b, inside):
-    "Share of box `b` that clipping took, 0–1"
+    "Share of box `b` that clipping removed, 0–1"
     area = lambda o: (o[2]-o[0])*(o[3]-o[1])
     return 1-area(inside)/area(b) if inside else 1.
 
@@ -136,7 +136,7 @@ def _box_finding(o, outcome):
 
 # %% ../nbs/36_doctor.ipynb #0f15de29
 def _read(o, ann):
-    "Make the record of picture `o` from its annotation, as a reader would, and note what is wrong"
+    "Make the record of picture `o` from its annotation, as a reader would, with findings on what is wrong"
     for b in ann.objects:
         if b.raw_name not in (None, b.name): o.add('spaces around a name', f'{b.raw_name!r}', b)
     (h,w),stated = o.look.size,ann.size
@@ -157,13 +157,13 @@ def _turned(look, stated):
 
 # %% ../nbs/36_doctor.ipynb #64d73052
 def _ious(b):
-    "[N,N] of boxes [N,4] that have an area; for the few boxes of one image numpy is much faster than torch"
+    "IoU [N,N] of boxes [N,4] that have an area; for the few boxes of one image numpy is much faster than torch"
     wh = (np.minimum(b[:,None,2:], b[None,:,2:]) - np.maximum(b[:,None,:2], b[None,:,:2])).clip(0)
     area,inter = (b[:,2:]-b[:,:2]).prod(-1),wh.prod(-1)
     return inter/(area[:,None]+area-inter)
 
 def _crowding(o):
-    "Findings on boxes of picture `o` that lie on one another"
+    "Findings on boxes of picture `o` that are in the same place"
     if len(o.objs)<2: return
     pairs = np.argwhere(np.triu(_ious(o.record.boxes.numpy())>=0.95, 1))
     for a,b in ((o.objs[i],o.objs[j]) for i,j in pairs):
@@ -186,14 +186,14 @@ def _tiny(o, size):
 
 # %% ../nbs/36_doctor.ipynb #cfb1742b
 def _open_picture(o):
-    "Look at the image of picture `o`, or note why that fails"
+    "Look at the image of picture `o`, or add a finding on why that fails"
     image = o.job.image
     if not os.path.isfile(image): return o.fault('image not found', f'{image} is not there', file=_rel(image, o.root))
     try: o.look = _look(image)
     except (ValueError,OSError) as e: o.fault('unreadable image', e, file=_rel(image, o.root))
 
 def _examine(o, size):
-    "Read the annotation of picture `o`, and note what is wrong with it; `size`: (h,w) it is trained at"
+    "Read the annotation of picture `o`, and add findings on it; `size`: (h,w) that images are resized to for training"
     if any(p.kind=='image not found' for p in o.found): return
     faults,there = [],os.path.isfile(o.job.annotation)
     try: ann = o.job.parse(o.look and o.look.size, faults=faults)
@@ -221,12 +221,13 @@ def _spellings(pics):
         main = best[_plain(n)]
         if n==main: continue
         o,b = where[n]
-        o.add('two spellings', f'{n!r} in {plural(count[n], "object")}, this one first, {main!r} in {count[main]:,}', b)
+        reason = f'{n!r} in {plural(count[n], "object")} (this is the first), {main!r} in {count[main]:,}'
+        o.add('two spellings', reason, b)
     return {n: best[_plain(n)] for n in count}
 
 # %% ../nbs/36_doctor.ipynb #4faa11ab
 _RARE = 10   # objects
-_UNMEASURED = 'no object to be measured by: its AP will be NaN'
+_UNMEASURED = 'no object to evaluate: its AP will be NaN'
 
 def _class_counts(pics, split, main):
     "Counters of the objects of a split that are not difficult, and of all, by their main spelling"
@@ -302,7 +303,7 @@ def _copy_finding(a, b, what):
 
 # %% ../nbs/36_doctor.ipynb #0e7452d7
 class DatasetReport:
-    "What `check_dataset` found. `ok`: nothing harms; `problems`: all `Finding`s, those that harm first"
+    "The result of `check_dataset`. `ok`: nothing harms; `problems`: all `Finding`s, those that harm first"
     def __init__(self,
         path,     # of the data
         size,     # (height, width) that images are resized to for training
@@ -422,8 +423,8 @@ def check_dataset(
     train='train',   # training split: a name ('2007/train' in a VOCdevkit), names with commas, a list, or a COCO file
     valid='val',     # validation split, likewise; None: none
     test=None,       # another split to check, likewise
-    size=300,        # what images are resized to for training, a number or (height, width): what is tiny depends on it
-    sources=SOURCES, # dict from name to `Source`: the layouts that are known
+    size=300,        # what images are resized to for training, a number or (height, width); decides what is tiny
+    sources=SOURCES, # dict from name to `Source`: the known layouts
 )->DatasetReport:
     "What is wrong with a data set, where, and what to do. ValueError where there is nothing to check"
     path,size,found = Path(path),as_hw(size),[]
