@@ -121,7 +121,7 @@ def _graph(det, suppress):
 
 # %% ../nbs/62_onnx.ipynb #2e49193f
 class OnnxModel:
-    "An ONNX graph in the place of a network: images `[B,3,H,W]` in, `(logits, offsets)` out"
+    "An ONNX graph in place of a network: images `[B,3,H,W]` in, `(logits, offsets)` out"
     training = False
     def __init__(self,
         session, # an `onnxruntime.InferenceSession`
@@ -196,7 +196,7 @@ def onnx_detector(
     raw,     # the bytes of an ONNX file
     path,    # its name in messages
 )->Detector: # an `OnnxDetector` where the graph suppresses
-    "The detector in an ONNX file. `ValueError` for a file that holds none"
+    "The detector in an ONNX file. `ValueError` for a file that holds no detector"
     _need('onnx', 'onnxruntime')
     h = _read_onnx(raw, path)
     try: session = _session(raw)
@@ -256,7 +256,7 @@ def export_onnx(
 )->Path:             # `path`
     "Write an ONNX graph that finds what torch finds, or `ValueError` and no file. Needs the extra `export`"
     _need('onnx', 'onnxscript', 'onnxruntime')
-    if Path(path).suffix!='.onnx': raise ValueError(f'{path}: call it .onnx, by which load_detector knows it')
+    if Path(path).suffix!='.onnx': raise ValueError(f'{path}: call it .onnx, so that load_detector recognises it')
     det = _on_cpu(as_detector(learn))
     raw = _graph(det, suppress)
     _verify(det, onnx_detector(raw, path), _test_images(learn, images), path)
