@@ -38,7 +38,7 @@ def console(
     @wraps(f)
     def _run(argv=None):
         os.environ.setdefault('MPLBACKEND', 'Agg')     # pictures go into files, not into windows
-        warnings.simplefilter('ignore', FutureWarning) # from the libraries below; a user could not change anything
+        warnings.simplefilter('ignore', FutureWarning) # of other libraries, about which a user can do nothing
         args = vars(anno_parser(f, prog, list(pos)).parse_args(argv))
         for o in ('pdb', 'xtra'): args.pop(o, None)    # fastcore's own
         try: _call(f, args)
@@ -117,7 +117,7 @@ def ssd_check(
 
 # %% ../nbs/64_cli.ipynb #35b85a59
 def _loader_settings(train, valid, bs=None, num_workers=None, **kwargs):
-    "Arguments of the data loaders in this process, one of one or of several"
+    "Arguments of this process's data loaders, under one process or several"
     kwargs = {'bs':bs, 'num_workers':num_workers, **kwargs}
     n = rank_and_size()[1]
     if n==1: return kwargs
@@ -147,18 +147,18 @@ def ssd_train(
     size='300',       # what images are resized to, pixels: one number or HEIGHTxWIDTH
     bs:int=None,      # images per step and process; left out: 128 on a GPU, 16 on a CPU, fewer for small data sets
     epochs:int=30,    # passes over the training set
-    frozen:int=0,     # how many of them, at the start, train only the head; needs pretrained weights
+    frozen:int=0,     # number of first epochs that train only the head; needs pretrained weights
     lr:float=2e-3,    # highest learning rate
     seed:int=42,      # random seed of weights, order and augmentation
     train='train',    # training split: a name, several with commas (2007/trainval,2012/trainval), or a COCO file
     valid='val',      # validation split, given in the same way
     out='runs/train', # folder of the run
     resume=False,     # continue an interrupted run in that folder
-    weights='auto',   # the body's first weights: auto (ImageNet's if there are any), imagenet, none (random), or a file
-    head='fpn',       # fpn: a feature pyramid, strides 8 to 128; classic: the post's 189 anchors
-    precision='auto', # auto (what the device is fast at), float32, or mixed precision: bf16, fp16
-    method='squish',  # how images are resized: squish, or pad (keeps the aspect)
-    workers:int=None, # processes that load data, per training process; left out: one per processor, at most 16
+    weights='auto',   # initial weights of the body: auto (ImageNet's if available), imagenet, none (random), or a file
+    head='fpn',       # fpn: a feature pyramid, strides 8 to 128; classic: a blog post's 189 anchors
+    precision='auto', # auto (the fastest that the device supports), float32, or mixed precision: bf16, fp16
+    method='squish',  # how images are resized: squish, or pad (keeps the aspect ratio)
+    workers:int=None, # processes that load data, per training process; left out: one per CPU core, at most 16
 ):
     "Train a detector. The folder of the run holds checkpoints, history, the model and its evaluation; see --resume"
     from ssd_fastai.runs import train_run
@@ -233,9 +233,9 @@ def ssd_eval(
     data:str=None,          # a VOC folder or VOCdevkit, images with COCO files, or a YOLO data.yaml or its folder
     split='test',           # which split: a name, several with commas, or a COCO file
     json:str=None,          # write the evaluation to this file
-    detections:str=None,    # evaluate COCO's result list in this file, from any detector, in the model's place
-    train='train',          # with --detections and VOC data: the split from whose class names category_id counts
-    score:float=None,       # detections that score more take part, 0-1; left out: 0.01
+    detections:str=None,    # evaluate the COCO result list in this file (of any detector) instead of a model
+    train='train',          # with --detections and VOC data: category_id counts the sorted class names of this split
+    score:float=None,       # only detections that score more than this take part, 0-1; left out: 0.01
     iou:float=None,         # two boxes of one class with a larger IoU (0-1) are one object; left out: 0.5
     max_per_class:int=None, # maximum detections per class and image; left out: no limit
     max_per_image:int=None, # maximum detections per image; left out: 200
@@ -362,7 +362,7 @@ def ssd_predict(
     max_per_class:int=None, # maximum detections per class and image; left out: the model's own
     max_per_image:int=None, # maximum detections per image; left out: the model's own
 ):
-    "Find objects in image files and folders. Broken images are named at the end and stop nothing"
+    "Find objects in image files and folders. Broken images are skipped, and named at the end"
     det,files = _load(model),find_images(images)
     if not files: raise ValueError('give image files or folders')
     limits = dict(score=score, iou=iou, max_per_class=max_per_class, max_per_image=max_per_image)
@@ -389,9 +389,9 @@ def ssd_export(
     model,           # a model file (.safetensors)
     onnx:str=None,   # the ONNX file to write; its name ends in .onnx
     suppress=False,  # decode and suppress inside the graph as well
-    images:str=None, # to verify with: an image, or a folder of which the first 16 are taken; left out: noise
+    images:str=None, # images for the check: one, or a folder, of which the first 16 are taken; left out: noise
 ):
-    "Write a model as ONNX, if ONNX Runtime finds with it what torch finds"
+    "Write a model as ONNX, after a check that ONNX Runtime finds with it what torch finds"
     from ssd_fastai.onnx import export_onnx
     if not onnx: raise ValueError('say what to write: --onnx FILE')
     pics = find_images([images]) if images else None
@@ -419,7 +419,7 @@ def _demo_pictures(out, ev, records):
 # %% ../nbs/64_cli.ipynb #80bc7aa8
 @console
 def ssd_demo(
-    out='runs/demo', # folder of the run, started anew
+    out='runs/demo', # folder of the run; what an earlier demo wrote there is removed
     n:int=1400,      # how many images to draw
     epochs:int=9,    # passes over the training set
     size='128',      # what images are resized to, pixels: one number or HEIGHTxWIDTH
