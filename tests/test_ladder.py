@@ -8,10 +8,12 @@ from fastcore.test import test_close as close
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT/'benchmarks'))
 import ladder, post
-from ssd_fastai.head import check_alignment, create_ssd
+from ssd_fastai.alignment import check_alignment
 from ssd_fastai.learner import fused_adamw, ssd_learner
 from ssd_fastai.losses import SSDLoss
-from ssd_fastai.match import actn_to_bb, match_anchors
+from ssd_fastai.classic import CLASSIC_THRESHOLDS, actn_to_bb
+from ssd_fastai.match import match_anchors
+from ssd_fastai.model import create_ssd
 
 # ---- the post as it is written: loops, image by image
 
@@ -64,9 +66,9 @@ def test_loss_is_the_posts(model):
     boxes  = torch.cat([xy, xy+0.1+torch.rand(2,3,2)*0.5], -1)
     labels = torch.tensor([[1,3,0],[2,1,3]])
     pred   = [o.requires_grad_() for o in (torch.randn(2,189,4), torch.randn(2,189,4))]
-    ours,post = post.PostLoss(model)(pred, boxes, labels),post_loss(pred, boxes, labels, model.anchors, model.cells)
-    close(ours, post, eps=1e-4)
-    for a,b in zip(*(torch.autograd.grad(o, pred) for o in (ours,post))): close(a, b, eps=1e-5)
+    ours,theirs = post.PostLoss(model)(pred, boxes, labels),post_loss(pred, boxes, labels, model.anchors, model.cells)
+    close(ours, theirs, eps=1e-4)
+    for a,b in zip(*(torch.autograd.grad(o, pred) for o in (ours,theirs))): close(a, b, eps=1e-5)
     assert not torch.autograd.grad(post.PostLoss(model)(pred, boxes, labels), pred)[0][0].any()               # S7: the first image teaches no class
     assert torch.autograd.grad(post.PostLoss(model, batch=True)(pred, boxes, labels), pred)[0][0].any()
 
@@ -94,7 +96,7 @@ def test_swapped_scores():
     assert b.tolist()==[boxes[2].tolist(),boxes[0].tolist()] and l.tolist()==[1,1]
     close(s, torch.tensor([.6,.6]))                                                    # one score for both, and neither's
     close(post.post_detections(boxes, scores, label=True)[2], torch.tensor([.3,.6]))   # the best box with the worst score
-    assert len(post.post_detections(boxes, scores, score=0.95)[0])==0
+    assert len(post.post_detections(boxes, scores, thresholds=CLASSIC_THRESHOLDS.changed(score=0.95))[0])==0
 
 # ---- the rungs
 

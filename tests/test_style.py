@@ -35,8 +35,8 @@ def test_definitions_are_shown_at_work(file):
 @pytest.mark.parametrize('file', sorted((ROOT/'ssd_fastai').glob('*.py')), ids=lambda o: o.stem)
 def test_lines_are_at_most_120_columns(file):
     if file.stem=='_modidx': pytest.skip('generated')
-    lines = file.read_text(encoding='utf-8').splitlines()
-    assert not [f'line {i}: {len(o)}' for i,o in enumerate(lines, 1) if len(o)>120]
+    lines = enumerate(file.read_text(encoding='utf-8').splitlines(), 1)
+    assert not [f'line {i}: {len(o)}' for i,o in lines if len(o)>120 and not o.startswith('__all__')] # nbdev wraps that one
 
 @pytest.mark.parametrize('file', NOTEBOOKS, ids=lambda o: o.stem)
 def test_kernel_is_named(file):
