@@ -379,7 +379,7 @@ def train_run(
     records=None,       # `GroundTruth`s to evaluate the finished model on; None: the validation set
     **kwargs,           # of `ssd_learner`
 )->Evaluation:          # of the written model; None in ranks above 0, and where the run was complete before
-    "Train in a folder that survives interruption. `ValueError` in one line for what ends the run early"
+    "Train in a folder; an interrupted run can be resumed. `ValueError` in one line for what ends the run early"
     size   = join_processes()
     run    = RunFolder(out)
     stages = run_on_rank0(plan_stages, epochs, lr, frozen, lr_mult)
