@@ -98,7 +98,7 @@ def _best_matches(a, b):
     "Best IoU and its object for each anchor [A,4]: [B,A] each; best IoU and its anchor for each object: [B,M] each"
     cache = 2**17 if a.device.type=='cpu' else 2**25                                 # numbers at a time
     n     = max(1, cache//b[...,0].numel())                                          # anchors at a time
-    pieces = [(o.max(1),o.max(2)) for o in (_anchor_iou(p, b) for p in a.split(n))]  # of [B,M,n]; the first of equals
+    pieces = [(o.max(1),o.max(2)) for o in (_anchor_iou(p, b) for p in a.split(n))]  # of [B,M,n]; ties: the first
     best,idx  = (torch.cat([o[i] for o,_ in pieces], 1) for i in (0,1))
     iou,piece = torch.stack([o.values for _,o in pieces]).max(0)
     anchor    = torch.stack([o.indices for _,o in pieces]).gather(0, piece[None])[0] + piece*n
