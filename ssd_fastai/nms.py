@@ -78,7 +78,7 @@ def _rank_in_group(group):
 
 # %% ../nbs/16_nms.ipynb #6e4070c0
 def _candidates(boxes, scores, thresholds, n):
-    "(image, anchor, class), [m] each, of scores that pass, at most `n` per image: highest score, then first anchor"
+    "(image, anchor, class), [m] each, of the `n` highest scores per image that pass: highest score, then first anchor"
     B,A,K = scores.shape
     ok   = thresholds.passes(scores) & boxes.isfinite().all(-1, keepdim=True)  # [B,A,K]
     flat = torch.where(ok, scores, -1).reshape(B, A*K)
