@@ -96,7 +96,7 @@ def best_threshold(self:Evaluation,
     "The highest score threshold with the best F1 at IoU 0.5. ValueError for an evaluation from a file"
     names  = _chosen_classes(self, names)
     curves = {k:self.curve(k) for k in names}
-    s = np.unique(np.concatenate([[], *(o[2] for o in curves.values())]))[::-1] # every score that occurs, falling
+    s = np.unique(np.concatenate([[], *(o[2] for o in curves.values())]))[::-1] # every score that occurs, highest first
     s = s[Thresholds(score=0.).passes(s)]
     if not len(s): return None
     kept = [np.searchsorted(-o[2], -s, side='right') for o in curves.values()]  # points of a curve down to each score
@@ -192,7 +192,7 @@ def confusion(self:Evaluation,
     score=None, # a detection must score more than this, 0–1; None: `best_threshold`
     iou=0.5,    # IoU from which a detection takes an object
 ): # DataFrame of counts: a row per true class, a column per found class, 'background' last in both
-    "Which class was taken for which, difficult objects left out. ValueError for an evaluation from a file"
+    "Which class was found as which, difficult objects left out. ValueError for an evaluation from a file"
     import pandas as pd
     d,g = _all_classes(matches_of(self), 'score'),_all_classes(self.objects, 'difficult')
     score = self.best_threshold() or 0 if score is None else score
