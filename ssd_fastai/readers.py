@@ -738,7 +738,7 @@ def _check_classes(records, what, names):
 
 # %% ../nbs/32_readers.ipynb #54ee9e5a
 def _decode(file):
-    "Decode an image, for the errors alone"
+    "Decode an image; ValueError where that fails"
     try:
         with Image.open(file) as im:
             im.draft(None, (1,1))   # JPEG: every byte is still read, an eighth of the pixels is computed
