@@ -421,8 +421,8 @@ def _boxes_of(pics, size):
 def check_dataset(
     path,            # a VOC folder or VOCdevkit, a folder of images with COCO files, or a YOLO data.yaml or its folder
     train='train',   # training split: a name ('2007/train' in a VOCdevkit), names with commas, a list, or a COCO file
-    valid='val',     # validation split, likewise; None: none
-    test=None,       # another split to check, likewise
+    valid='val',     # validation split, in the same form; None: none
+    test=None,       # another split to check, in the same form
     size=300,        # what images are resized to for training, a number or (height, width); decides what is tiny
     sources=SOURCES, # dict from name to `Source`: the known layouts
 )->DatasetReport:
