@@ -279,7 +279,7 @@ _ADVICE = dict(
     both='longer training, more data',
     duplicate='a lower iou threshold in suppression',
     background='a higher score threshold; objects without a label? more images without objects',
-    missed='by_size(): larger input size if small ones; anchor_report: anchors; more examples of the class')
+    missed='a larger input size if they are small, see by_size(); better anchors, see anchor_report; more examples')
 
 @patch
 def errors(self:Evaluation): # DataFrame, a row per cause: count (detections; missed: objects), lost_ap (0–1), advice

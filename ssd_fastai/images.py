@@ -21,7 +21,7 @@ def _refusal(im, max_pixels):
     "Why an image is not decoded, and what to do; None for an image that may be decoded"
     w,h = im.size
     if w*h > max_pixels:
-        return f'refused unread, {h}×{w} is more than {max_pixels} pixels; scale it down, or raise max_pixels'
+        return f'refused before decoding, {h}×{w} is more than {max_pixels} pixels; scale it down, or raise max_pixels'
     if im.format not in _FORMATS: return f'{im.format} files are not read; convert it to PNG or JPEG'
 
 # %% ../nbs/02_images.ipynb #03a49b9d
@@ -42,7 +42,7 @@ def open_image(
     except Image.UnidentifiedImageError:
         raise ValueError(f'{file}: not an image, or too damaged to tell; leave it out') from None
     except Image.DecompressionBombError:
-        raise ValueError(f'{file}: refused unread, far too large; if you trust it raise PIL.Image.MAX_IMAGE_PIXELS '
+        raise ValueError(f'{file}: refused before decoding, far too large; if you trust it raise PIL.Image.MAX_IMAGE_PIXELS '
                          f'and max_pixels ({max_pixels})') from None
     except Exception as e: raise ValueError(f'{file}: cannot be opened ({first_line(e)})') from None
     why = _refusal(im, max_pixels)

@@ -240,7 +240,7 @@ def find_source(
         if str(split).endswith(o.suffix): return o
     for o in others+by_suffix:
         if there and o.describe(path): return o
-    what = 'has no layout that is known' if there else 'is not a folder or file'
+    what = 'has no known layout' if there else 'is not a folder or file'
     raise ValueError(f'{path} {what}: give {", or ".join(o.expects for o in sources.values())}')
 
 # %% ../nbs/32_readers.ipynb #4992dba2

@@ -571,7 +571,7 @@ def check_image(s, room):
     else: file.write_bytes(shot_bytes(s))
     size,no_size = attempt(image_size, file, names=[file.name])
     im,why = attempt(load_image, file, names=[file.name])
-    if s.how=='huge': assert why and no_size and 'refused unread' in why, why
+    if s.how=='huge': assert why and no_size and 'refused before decoding' in why, why
     if s.how in ('folder','empty','text','xml'): assert why and no_size
     if im is None: assert s.how!='none' or s.mode in ('F','I','LAB') or s.fmt in ('PCX','ICO','TGA','JPEG2000'), f'a sound image is refused: {why}'; return 'refused'
     assert im.mode=='RGB' and size==(im.height, im.width)

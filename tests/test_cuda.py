@@ -1,11 +1,11 @@
-"On a graphics card: what a processor gives, in every precision. Skipped where there is no card."
+"On a GPU: the same results as on a CPU, in every precision. Skipped where there is no GPU."
 import pytest, torch
 from fastai.vision.all import *
 from ssd_fastai.all import *
 from ssd_fastai.ceiling import perfect_output
 
 for o in [o for o in globals() if o.startswith('test')]: del globals()[o]   # fastcore's own, which pytest would collect
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a graphics card')
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 
 def learner(path, **kwargs):
     set_seed(0, reproducible=True)

@@ -141,7 +141,7 @@ def test_header_bombs(tmp_path, text):
 def test_header_lengths(tmp_path, n): refused(tmp_path, struct.pack('<Q', n) + GOOD[8:])
 
 def test_a_sparse_giant(tmp_path):
-    "A file of 60 GB that takes no room on disk is refused unread"
+    "A file of 60 GB that takes no room on disk is refused without reading it"
     with open(tmp_path/'f.safetensors', 'wb') as f: f.write(GOOD); f.truncate(60*2**30)
     assert 'longer than its weights' in refused(tmp_path/'f.safetensors')
 

@@ -13,7 +13,7 @@ from ssd_fastai.all import *
 
 for o in [o for o in globals() if o.startswith('test')]: del globals()[o]   # fastcore's own, which pytest would collect
 
-torch.backends.cudnn.allow_tf32 = False   # seven digits on a graphics card as well
+torch.backends.cudnn.allow_tf32 = False   # seven digits on a GPU as well
 ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope='module')
