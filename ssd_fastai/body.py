@@ -37,7 +37,7 @@ IMAGENET_STD  = (0.229,0.224,0.225)
 _STRIDES      = (8,16,32)
 
 class SSDBody(nn.Module):
-    "A network without its classifier: maps at strides 8, 16 and 32. ValueError for another number of maps"
+    "A network without its classifier: maps at strides 8, 16 and 32. ValueError for other maps"
     def __init__(self,
         net:nn.Module,            # image `[B,3,H,W]` → three maps `[B,C,h,w]`, finest first
         mean=IMAGENET_MEAN,       # of the images it was trained on, one number per channel, 0–1
@@ -51,7 +51,9 @@ class SSDBody(nn.Module):
         was = net.training
         with torch.enable_grad(): maps = net.eval()(torch.zeros(1,3,128,128))
         net.train(was)
-        if len(maps)!=3: raise ValueError(f'body {arch!r}: {len(maps)} maps, give those of strides 8, 16 and 32')
+        sides = [o.shape[-1] for o in maps]
+        if sides != [-(-128//s) for s in _STRIDES]:
+            raise ValueError(f'body {arch!r}: maps of side {sides} for an image of 128 pixels: give the three of strides 8, 16 and 32')
         self.channels = [o.shape[1] for o in maps]
         self.strides  = list(_STRIDES)
         used = torch.autograd.grad(maps[0].sum(), list(net.parameters()), allow_unused=True)

@@ -104,6 +104,11 @@ def _table_of(kind):
     return _Kind(lambda o: type(o) is dict and all(map(kind.ok, o.values())), f'a table, each value {kind.words}')
 
 # %% ../nbs/60_files.ipynb #e000000a
+def _is_arch(o):
+    "Whether `o` is written like the names of torchvision and timm, or is a name that a family of bodies has"
+    if type(o) is not str or len(o)>100: return False
+    return re.fullmatch(r'\w+(\.\w+)?', o) is not None or any(f.has(o) for f in BODIES.values())
+
 _NULL   = _Kind(lambda o: o is None, 'null')
 _ANY    = _Kind(lambda o: True, 'anything')
 _SHAPE  = _real(0.01, 100)
@@ -113,7 +118,7 @@ _RECIPE = dict(
     zooms  = _either(_list_of(_SHAPE,1,16), _list_of(_list_of(_SHAPE,1,16),1,16)),
     ratios = _list_of(_list_of(_SHAPE,2,2),1,16))
 _CONFIG = dict(
-    arch  = _pattern(r'\w+(\.\w+)?', "a torchvision or timm model's name"),
+    arch  = _Kind(_is_arch, "the name of a network of torchvision, timm or another family in `BODIES`"),
     head  = _one_of(*HEADS), encoding = _one_of(*CODERS), recipe = _RECIPE,
     size  = _HW, n_classes = _whole(2,20_000), width = _whole(1,2048), depth = _whole(0,16),
     drop  = _real(0,1), prior = _real(1e-9,1-1e-9),

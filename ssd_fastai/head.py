@@ -33,7 +33,13 @@ class ZeroEdge(nn.Conv2d):
     def forward(self, x): return super().forward(F.pad(x, (self.edge,)*4))
 
 # %% ../nbs/40_head.ipynb #convnorm
-def _conv_norm(nin, nout, ks=3, stride=1, act=True):
+def conv_norm(
+    nin,      # channels in
+    nout,     # channels out
+    ks=3,     # side of the kernel, in cells
+    stride=1, # 2 halves the map
+    act=True, # end with a ReLU?
+)->nn.Sequential:
     "Convolution, group norm and, if `act`, ReLU"
     edge = ks//2
     if stride>1: conv = ZeroEdge(nin, nout, ks, stride, edge, bias=False)
@@ -43,7 +49,11 @@ def _conv_norm(nin, nout, ks=3, stride=1, act=True):
     return nn.Sequential(conv, norm, *([nn.ReLU(inplace=True)] if act else []))
 
 # %% ../nbs/40_head.ipynb #outconv1
-def _out_conv(nin, nout, bias=0.):
+def out_conv(
+    nin,     # channels in
+    nout,    # channels out
+    bias=0., # initial bias
+)->nn.Conv2d:
     "A 3×3 output convolution that starts with small random weights and this bias"
     conv = nn.Conv2d(nin, nout, 3, padding=1)
     nn.init.normal_(conv.weight, std=0.01)
@@ -64,13 +74,13 @@ class FPNHead(nn.Module):
         bias:float=-4.6, # initial bias of the class logits: sigmoid(-4.6) is 0.01
     ):
         super().__init__()
-        tower = lambda: [*(_conv_norm(width, width) for _ in range(depth)), nn.Dropout(drop)]
+        tower = lambda: [*(conv_norm(width, width) for _ in range(depth)), nn.Dropout(drop)]
         self.k = k
-        self.lateral = nn.ModuleList(_conv_norm(o, width, 1, act=False) for o in nins)
-        self.smooth  = nn.ModuleList(_conv_norm(width, width) for _ in nins)
-        self.extra   = nn.ModuleList(_conv_norm(width, width, stride=2) for _ in range(extra))
-        self.classes = nn.Sequential(*tower(), _out_conv(width, n_classes*k, bias))
-        self.boxes   = nn.Sequential(*tower(), _out_conv(width, 4*k))
+        self.lateral = nn.ModuleList(conv_norm(o, width, 1, act=False) for o in nins)
+        self.smooth  = nn.ModuleList(conv_norm(width, width) for _ in nins)
+        self.extra   = nn.ModuleList(conv_norm(width, width, stride=2) for _ in range(extra))
+        self.classes = nn.Sequential(*tower(), out_conv(width, n_classes*k, bias))
+        self.boxes   = nn.Sequential(*tower(), out_conv(width, 4*k))
 
 # %% ../nbs/40_head.ipynb #fpnmaps1
 @patch

@@ -149,12 +149,12 @@ def show_results(self:DetectionInterpretation,
 
 # %% ../nbs/54_interpret.ipynb #972a94b2
 def _class_outcomes(o, name):
-    "Hits, false alarms and missed objects of one class: (image, kind, class, score, box) each"
+    "Hits, false positives and missed objects of one class: (image, kind, class, score, box) each"
     m,rows,hits = o.ev.matches[name],[],set()
     keep = Thresholds(score=o.score).passes(m['score'])
     for i,d,s,h,j in zip(*(m[k][keep] for k in ('image','det','score','hit','obj'))):
         if h==1: hits.add((i,j))
-        if h>=0: rows.append((i, 'hit' if h else 'false alarm', name, s, o.detections[i].boxes[d]))
+        if h>=0: rows.append((i, 'hit' if h else 'false positive', name, s, o.detections[i].boxes[d]))
     label = o.learn.dls.vocab.index(name)
     for i,(r,d) in enumerate(zip(o.records, o.detections)):
         for j,box in enumerate(r.boxes):
@@ -172,15 +172,15 @@ def _as_frame(o, rows):
 
 @patch
 def most_confident_mistakes(self:DetectionInterpretation,
-    n=9, # maximum number of false alarms, and of missed objects
+    n=9, # maximum number of false positives, and of missed objects
 ): # DataFrame, a row per mistake: file, kind, label, score, image (its number), x1, y1, x2, y2 (pixels)
-    "False alarms, highest score first, then missed objects, lowest score first"
+    "False positives, highest score first, then missed objects, lowest score first"
     df = _as_frame(self, [o for k in self.ev.rows for o in _class_outcomes(self, k)])
-    false,missed = (df[df.kind==k] for k in ('false alarm','missed'))
+    false,missed = (df[df.kind==k] for k in ('false positive','missed'))
     return df.loc[[*false.nlargest(n, 'score').index, *missed.nsmallest(n, 'score').index]].reset_index(drop=True)
 
 # %% ../nbs/54_interpret.ipynb #0991cc65
-_KIND_COLORS = {'hit':'#2EC27E', 'false alarm':'#FF3B30', 'missed':'#FF9F1C', 'difficult':'#C7D3DD'}
+_KIND_COLORS = {'hit':'#2EC27E', 'false positive':'#FF3B30', 'missed':'#FF9F1C', 'difficult':'#C7D3DD'}
 
 def _cut_out(ax, record, box, color):
     "The surroundings of a box, with the box in a frame"
@@ -202,7 +202,7 @@ def _plot_rows(o, df, ncols):
 
 @patch
 def plot_mistakes(self:DetectionInterpretation,
-    n=6,     # maximum number of false alarms, and of missed objects
+    n=6,     # maximum number of false positives, and of missed objects
     ncols=6, # cut-outs per row
 ): # the figure
     "Cut-outs of `most_confident_mistakes`. ValueError where there are none"
@@ -214,11 +214,11 @@ def plot_class(self:DetectionInterpretation,
     name, # class name
     n=5,  # maximum number of each kind; also cut-outs per row
 ): # the figure
-    "Hits, false alarms and missed objects of a class as cut-outs. ValueError if it is unknown or has none of them"
+    "Hits, false positives and missed objects of a class as cut-outs. ValueError if it is unknown or has none of them"
     if name not in self.ev.rows:
         raise ValueError(f'class {name!r} is not in the vocabulary: give one of {", ".join(self.ev.rows)}')
     df = _as_frame(self, _class_outcomes(self, name))
-    rows = [df[df.kind==k].nlargest(n, 'score') for k in ('hit','false alarm')]
+    rows = [df[df.kind==k].nlargest(n, 'score') for k in ('hit','false positive')]
     rows.append(df[df.kind=='missed'].nsmallest(n, 'score'))
     return _plot_rows(self, df.loc[[i for o in rows for i in o.index]], n)
 

@@ -292,7 +292,8 @@ def ssd_learner(
     encoding=None,    # a name in `CODERS`: 'variance' or 'tanh'; None: the head's own
     recipe=None,      # an `AnchorRecipe`; None: fitted to the training boxes, or for the classic head its own
     drop=None,        # dropout of the head, 0–1; None: the head's own
-    loss_func=None,   # None: an `SSDLoss` with the box loss of the head: 'giou', or 'l1' for the classic one
+    loss_func=None,   # a loss, or a class or `partial` that makes one from the model, such as `partial(SSDLoss, box='ciou')`;
+                      # None: an `SSDLoss` with the box loss of the head: 'giou', or 'l1' for the classic one
     metrics=None,     # None: `cls_loss`, `box_loss`, `map`
     splitter=ssd_splitter,
     opt_func=fused_adamw,
@@ -301,11 +302,15 @@ def ssd_learner(
     "A learner for object detection. With `pretrained` or `weights` it starts frozen, as fastai's `vision_learner` does"
     if dls.after_batch.fs.filter(risinstance(Normalize)):
         raise ValueError('ssd_learner: the model normalises its own input: take Normalize out of batch_tfms')
-    if head in HEADS and HEADS[head].fit_recipe and recipe is None: recipe = fit_anchors(dls)
     model = create_ssd(arch, len(dls.vocab), dls.size, pretrained=pretrained and weights is None, weights=weights,
                        head=head, encoding=encoding, recipe=recipe, drop=drop).to(dls.device)
     kind = HEADS[head]
-    loss_func = loss_func or SSDLoss(model, box=kind.box_loss, box_weight=kind.box_weight)
+    if recipe is None and kind.fit_recipe: model.set_recipe(fit_anchors(dls, model.recipe, grids=model.grids))
+    loss_func = loss_func or partial(SSDLoss, box=kind.box_loss, box_weight=kind.box_weight)
+    if isinstance(loss_func, (type,partial)): loss_func = loss_func(model)
+    if getattr(loss_func, 'model', model) is not model:
+        raise ValueError("ssd_learner: loss_func has the anchors of another model: give partial(SSDLoss, …), "
+                         "which is called with the learner's own")
     parts     = [LossPart('cls'), LossPart('box')] if isinstance(loss_func, SSDLoss) else []
     metrics   = [*parts, MeanAP()] if metrics is None else metrics
     learn = SSDLearner(dls, model, loss_func, metrics=metrics, splitter=splitter, opt_func=opt_func, **kwargs)

@@ -53,6 +53,17 @@ def set_grids(self:SSD,
     self.anchors,self.cells = anchors.to(self.anchors.device),cells.to(self.anchors.device)
     self.grids = grids
 
+# %% ../nbs/44_model.ipynb #53d69db7
+@patch
+def set_recipe(self:SSD,
+    recipe:AnchorRecipe, # with as many anchors per cell as the present one
+):
+    "Make the anchors by another recipe. ValueError for another number of anchors per cell"
+    if recipe.k!=self.recipe.k: raise ValueError(f'{recipe.k} anchors per cell: the head has {self.recipe.k}')
+    grids,self.recipe,self.grids = self.grids,recipe,[]
+    if 'recipe' in self.config: self.config['recipe'] = recipe.to_dict()
+    if grids: self.set_grids(grids)
+
 # %% ../nbs/44_model.ipynb #mdforwa2
 @patch
 def forward(self:SSD,

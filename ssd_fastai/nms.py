@@ -44,6 +44,13 @@ def passes(self:Thresholds,
     if isinstance(scores, Tensor): return scores.float() > torch.tensor(self.score, dtype=torch.float32)
     return np.asarray(scores, np.float32) > np.float32(self.score)
 
+# %% ../nbs/16_nms.ipynb #c364175d
+@patch(as_prop=True)
+def cutoff(self:Thresholds)->float: # 0–1, or just below 0
+    "The highest float32 score that does not pass"
+    score = np.float32(self.score)
+    return float(np.nextafter(score, np.float32(-1)) if self.passes(score) else score)
+
 # %% ../nbs/16_nms.ipynb #n1211640
 @patch
 def above(self:Detections,

@@ -71,7 +71,7 @@ def _add_suppression(graph, thresholds):
     "Put suppression behind a graph of `all_boxes` and `all_scores`; the thresholds become optional inputs"
     from onnx import TensorProto as T, helper
     t,most  = thresholds,thresholds.max_per_class or 2000
-    inputs  = [('score', T.FLOAT, t.score), ('iou', T.FLOAT, t.iou), ('max_per_class', T.INT64, most)]
+    inputs  = [('score', T.FLOAT, t.cutoff), ('iou', T.FLOAT, t.iou), ('max_per_class', T.INT64, most)]
     numbers = [('_1', T.INT64, 1), ('_4', T.DOUBLE, 4.)]
     for name,kind,v in [*inputs, *numbers]: graph.initializer.append(helper.make_tensor(name, kind, [1], [v]))
     graph.initializer.append(helper.make_tensor('_thirds', T.INT64, [3], [1,1,1]))
@@ -155,7 +155,7 @@ class OnnxDetector(Detector):
         "As `Detector.detections`, for images `x` `[B,3,H,W]`"
         t = thresholds or self.thresholds
         most   = np.int64([t.max_per_class or 2000])
-        limits = dict(score=np.float32([t.score]), iou=np.float32([t.iou]), max_per_class=most)
+        limits = dict(score=np.float32([t.cutoff]), iou=np.float32([t.iou]), max_per_class=most)
         image,labels,scores,boxes = self.model.run(images=x.numpy(), **limits)
         boxes,n = px_to_unit(boxes, self.size),len(fits)
         found = []

@@ -52,7 +52,9 @@ def drawing():
 
 def put(text, name, new):
     "`text` with `new` between the two comments that carry `name`"
-    return re.sub(rf'(<!-- {name} -->\n).*?(\n<!-- /{name} -->)', lambda m: m[1]+new+m[2], text, flags=re.S)
+    res,n = re.subn(rf'(<!-- {name} -->\n).*?(<!-- /{name} -->)', lambda m: f'{m[1]}{new}\n{m[2]}', text, flags=re.S)
+    if n!=1: raise SystemExit(f'CONTRIBUTING.md needs one pair of comments {name}, and has {n}')
+    return res
 
 if __name__=='__main__':
     from notebooks import NBS, table
