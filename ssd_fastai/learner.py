@@ -292,7 +292,7 @@ def ssd_learner(
     encoding=None,    # a name in `CODERS`: 'variance' or 'tanh'; None: the head's own
     recipe=None,      # an `AnchorRecipe`; None: fitted to the training boxes, or for the classic head its own
     drop=None,        # dropout of the head, 0–1; None: the head's own
-    loss_func=None,   # a loss, or a class or `partial` that makes one from the model, such as `partial(SSDLoss, box='ciou')`;
+    loss_func=None,   # a loss, or a class or `partial` that is called with the model: `partial(SSDLoss, box='ciou')`;
                       # None: an `SSDLoss` with the box loss of the head: 'giou', or 'l1' for the classic one
     metrics=None,     # None: `cls_loss`, `box_loss`, `map`
     splitter=ssd_splitter,

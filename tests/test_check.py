@@ -83,6 +83,52 @@ def test_nothing_to_check(folder, args, word):
     res = check(*args, cwd=folder)
     assert res.returncode == 2 and word in res.stderr and len(res.stderr.strip().splitlines()) == 1
 
+# --- every layout of the table
+
+def write_coco(path):
+    "The clean set as images with a COCO file per split"
+    from ssd_fastai.readers import read_voc
+    (path/'coco').mkdir()
+    ids = {o:i for i,o in enumerate(read_voc(path/'clean').classes, 1)}
+    for split in ('train','val'):
+        recs = read_voc(path/'clean', split)
+        for o in recs: shutil.copy(o.file, path/'coco')
+        anns = [dict(id=100*i+j, image_id=i, category_id=ids[n], bbox=[x1,y1,x2-x1,y2-y1], iscrowd=0)
+                for i,o in enumerate(recs) for j,(n,(x1,y1,x2,y2)) in enumerate(zip(o.names, o.boxes.tolist()))]
+        imgs = [dict(id=i, file_name=o.file.name, height=o.size[0], width=o.size[1]) for i,o in enumerate(recs)]
+        cats = [dict(id=i, name=o) for o,i in ids.items()]
+        (path/f'coco/{split}.json').write_text(json.dumps(dict(images=imgs, annotations=anns, categories=cats)))
+
+# layout: (its folder, names of its splits, a file to spoil, what to replace in it)
+LAYOUTS = dict(VOC=('clean', ('train','val'), 'Annotations/000001.xml', ('<xmin>', '<xmin>x')),
+               COCO=('coco', ('train.json','val.json'), 'train.json', ('"bbox": [', '"bbox": ["x", ')),
+               YOLO=('yolo', ('train','val'), 'labels/train/000001.txt', (' ', ' x ')))
+
+def test_every_layout_is_known_here():
+    from ssd_fastai.readers import SOURCES
+    assert LAYOUTS.keys() == SOURCES.keys(), 'a new layout: say here how it is written'
+
+@pytest.mark.parametrize('name', LAYOUTS)
+def test_layout(folder, name, tmp_path):
+    "Described, its splits named, read like the VOC folder; a faulty number stops the reader and is one finding"
+    from ssd_fastai.doctor import check_dataset
+    from ssd_fastai.readers import SOURCES, read_split, read_voc
+    if not (folder/'coco').exists(): write_coco(folder)
+    home,splits,file,(old,new) = LAYOUTS[name]
+    path = tmp_path/home
+    shutil.copytree(folder/home, path)
+    assert SOURCES[name].describe(path) and set(splits) <= set(SOURCES[name].splits(path))
+    given = [str(path/o) if o.endswith('.json') else o for o in splits]
+    for split,o in zip(('train','val'), given):
+        for a,b in zip(read_split(path, o, verbose=False), read_voc(folder/'clean', split, verbose=False), strict=True):
+            assert (a.file.name, a.names, a.size) == (b.file.name, b.names, b.size)
+            assert (a.boxes-b.boxes).abs().sum() < 0.1
+    (path/file).write_text((path/file).read_text().replace(old, new, 1))
+    with pytest.raises(ValueError) as e: read_split(path, given[0], verbose=False)
+    assert Path(file).name in str(e.value) and '\n' not in str(e.value)
+    harms = check_dataset(path, *given, size=128).harms
+    assert [o.kind for o in harms] == ['faulty object'], harms
+
 # --- a layout of our own: one CSV file per split, beside the images
 
 def csv_splits(path): return sorted(o.stem for o in Path(path).glob('*.csv'))
