@@ -276,7 +276,7 @@ def _check_tensors(model, table, n, path):
     state  = model.state_dict()
     ours   = {k:(_DTYPES.get(v.dtype), list(v.shape)) for k,v in state.items()}
     theirs = {k:(o['dtype'], o['shape']) for k,o in table.items()}
-    for k in ours.keys() | theirs.keys():
+    for k in {**ours, **theirs}:
         if ours.get(k)!=theirs.get(k):
             raise ValueError(f'{path}: its weights do not fit its header: {reprlib.repr(k)} is '
                              f"{theirs.get(k, 'missing')}, and should be {ours.get(k, 'left out')}")
