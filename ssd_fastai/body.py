@@ -53,7 +53,8 @@ class SSDBody(nn.Module):
         net.train(was)
         sides = [o.shape[-1] for o in maps]
         if sides != [-(-128//s) for s in _STRIDES]:
-            raise ValueError(f'body {arch!r}: maps of side {sides} for an image of 128 pixels: give the three of strides 8, 16 and 32')
+            raise ValueError(f'body {arch!r}: maps of side {sides} for an image of 128 pixels: '
+                             'give the three of strides 8, 16 and 32')
         self.channels = [o.shape[1] for o in maps]
         self.strides  = list(_STRIDES)
         used = torch.autograd.grad(maps[0].sum(), list(net.parameters()), allow_unused=True)

@@ -42,8 +42,8 @@ def open_image(
     except Image.UnidentifiedImageError:
         raise ValueError(f'{file}: not an image, or too damaged to tell; leave it out') from None
     except Image.DecompressionBombError:
-        raise ValueError(f'{file}: refused before decoding, far too large; if you trust it raise PIL.Image.MAX_IMAGE_PIXELS '
-                         f'and max_pixels ({max_pixels})') from None
+        raise ValueError(f'{file}: refused before decoding, far too large; if you trust it '
+                         f'raise PIL.Image.MAX_IMAGE_PIXELS and max_pixels ({max_pixels})') from None
     except Exception as e: raise ValueError(f'{file}: cannot be opened ({first_line(e)})') from None
     why = _refusal(im, max_pixels)
     if why is None: return im
