@@ -13,16 +13,42 @@ from PIL import Image
 from torch import Tensor
 
 # %% ../nbs/02_images.ipynb #475c1a6a
+# Pillow's formats that are read, with the endings of their files; the others are rare, and some start another program
+IMAGE_FORMATS = dict(
+    JPEG='.jpg .jpeg .jpe .jfif', MPO='.mpo', PNG='.png .apng', GIF='.gif', BMP='.bmp', DIB='.dib', TIFF='.tif .tiff',
+    WEBP='.webp', AVIF='.avif .avifs', PPM='.ppm .pgm .pbm .pnm', JPEG2000='.jp2 .j2k .jpx .jpf .jpc .j2c',
+    TGA='.tga .icb .vda .vst', ICO='.ico')
+IMAGE_SUFFIXES = frozenset(' '.join(IMAGE_FORMATS.values()).split()) # in lower case
+
+# %% ../nbs/02_images.ipynb #05a91605
 MAX_PIXELS = 100_000_000 # a larger image is refused before it is decoded
-# Pillow's formats that are read; the others are rare, and some start another program
-_FORMATS = 'JPEG MPO PNG GIF BMP DIB TIFF WEBP AVIF PPM JPEG2000 TGA ICO'.split()
 
 def _refusal(im, max_pixels):
     "Why an image is not decoded, and what to do; None for an image that may be decoded"
     w,h = im.size
-    if w*h > max_pixels:
-        return f'refused before decoding, {h}×{w} is more than {max_pixels} pixels; scale it down, or raise max_pixels'
-    if im.format not in _FORMATS: return f'{im.format} files are not read; convert it to PNG or JPEG'
+    if w*h > max_pixels: return (f'refused before decoding, {h}×{w} is more than {max_pixels} pixels; scale it down '
+                                 '(only load_image and image_size take a higher max_pixels)')
+    if im.format not in IMAGE_FORMATS: return f'{im.format} files are not read; convert it to PNG or JPEG'
+
+# %% ../nbs/02_images.ipynb #22632556
+_STARTS = {b'version https://git-lfs': 'a pointer of Git LFS, not the image itself; run git lfs pull',
+           b'\x00\x05\x16\x07': 'a side file of macOS, not an image; leave it out',
+           b'<!doctype html': 'a web page, not an image; fetch it again',
+           b'<html': 'a web page, not an image; fetch it again',
+           b'%pdf': 'a PDF, not an image; convert its pages to PNG or JPEG'}
+
+def _other_kind(file):
+    "What a file that Pillow cannot open is, and what to do"
+    try:
+        with open(file, 'rb') as f: head = f.read(64)
+    except (OSError,TypeError): head = b''
+    if head[4:8]==b'ftyp':
+        if b'avi' in head: return 'this version of Pillow reads no AVIF; pip install -U pillow, or convert it to PNG'
+        still = any(o in head for o in (b'hei',b'hev',b'mif1',b'msf1'))
+        return f'{"HEIC files are" if still else "videos are"} not read; convert it to JPEG or PNG'
+    start = head.lstrip().lower()
+    found = [v for k,v in _STARTS.items() if start.startswith(k)]
+    return found[0] if found else 'not an image, or too damaged to tell; leave it out'
 
 # %% ../nbs/02_images.ipynb #03a49b9d
 def first_line(e):
@@ -40,10 +66,10 @@ def open_image(
             im = Image.open(file)
     except FileNotFoundError: raise ValueError(f'{file}: no such file') from None
     except Image.UnidentifiedImageError:
-        raise ValueError(f'{file}: not an image, or too damaged to tell; leave it out') from None
+        raise ValueError(f'{file}: {_other_kind(file)}') from None
     except Image.DecompressionBombError:
-        raise ValueError(f'{file}: refused before decoding, far too large; if you trust it '
-                         f'raise PIL.Image.MAX_IMAGE_PIXELS and max_pixels ({max_pixels})') from None
+        raise ValueError(f'{file}: refused before decoding, far more than {max_pixels} pixels; scale it down (only in '
+                         'Python, with PIL.Image.MAX_IMAGE_PIXELS and max_pixels, could it be opened)') from None
     except Exception as e: raise ValueError(f'{file}: cannot be opened ({first_line(e)})') from None
     why = _refusal(im, max_pixels)
     if why is None: return im
@@ -79,12 +105,49 @@ def image_size(
     on_its_side = turn in (_T.TRANSPOSE, _T.ROTATE_270, _T.TRANSVERSE, _T.ROTATE_90)
     return (w,h) if on_its_side else (h,w)
 
-# %% ../nbs/02_images.ipynb #17d3a6f8
-def _to_8_bits(im):
-    "A grey image with 16 bits per pixel, 0–65535, with 8"
-    o = np.asarray(im).astype(np.int64).clip(0, 65535) >> 8
-    return Image.fromarray(o.astype(np.uint8))
+# %% ../nbs/02_images.ipynb #af4777d4
+def _stated_range(im):
+    "(lowest, highest) value that a TIFF states, below 16 bits' own range; None where it states none"
+    tags = getattr(im, 'tag_v2', {})
+    num  = lambda k,other: int(np.ravel(tags.get(k, other))[0])
+    try: lo,hi = num(280, 0),min(num(281, 65535), 2**num(258, 16)-1) # MinSampleValue, MaxSampleValue, BitsPerSample
+    except (TypeError,ValueError,IndexError,OverflowError): return None
+    return (lo,hi) if 0<=lo<hi<65535 else None
 
+def grey_range(
+    im, # an open PIL image, grey, 16 bits per pixel
+)->tuple: # (lowest, highest) value
+    "The values of a 16-bit image that become black and white, 0–65535"
+    x = np.asarray(im).clip(0, 65535)
+    lo,hi  = (int(o) for o in (x.min(), x.max()))
+    stated = _stated_range(im)
+    if stated and hi<=stated[1]: return stated
+    if lo==hi: return 0, 65535
+    top = 2**max(8, hi.bit_length())-1
+    return (0, top) if hi-lo>=top//4 else (lo, max(hi, lo+255))
+
+# %% ../nbs/02_images.ipynb #fd7b3a74
+def _to_8_bits(im):
+    "A grey image with 16 bits per pixel, with 8"
+    lo,hi = grey_range(im)
+    x = np.asarray(im).clip(0, 65535).astype(np.int32)
+    return Image.fromarray(((x-lo)*256//(hi-lo+1)).clip(0, 255).astype(np.uint8))
+
+# %% ../nbs/02_images.ipynb #f7673980
+def _is_deep_colour(im):
+    "Whether an image that is not yet decoded has colours, or grey and alpha, with 16 bits per channel"
+    if im.mode not in ('RGB','RGBA','RGBX','LA') or not getattr(im, 'tile', None): return False
+    args = im.tile[0][3]
+    args = args if isinstance(args, tuple) else (args,)
+    return ';16' in str(args[0]) or (im.format=='PPM' and 65535 in args)
+
+def _check_deep_colour(im, name):
+    "ValueError where the decoded image `im`, once of 16 bits per channel, lies in the lower half of its range"
+    most = max(b.getextrema()[1] for k,b in zip(im.getbands(), im.split()) if k in 'RGBL')
+    if 0<most<128: raise ValueError(f'{name}: 16 bits per channel with no value above {most*256+255} of 65535 would '
+                                    'come out dark and coarse; scale it to 8 bits (0–255) first')
+
+# %% ../nbs/02_images.ipynb #17d3a6f8
 def _to_rgb(im, name):
     "`im` in any of Pillow's modes as RGB. ValueError, beginning with `name`, where that cannot be done"
     if im.mode=='RGB': return im
@@ -113,12 +176,13 @@ def upright_rgb(
     name, # what errors call it: the file
 )->Image.Image: # RGB, upright
     "Decode an open image, as RGB, turned as its EXIF says. ValueError where it cannot be decoded"
-    turn = _turn(im)
+    turn,deep = _turn(im),_is_deep_colour(im)
     try: _decode_pixels(im)
     except Exception as e:
         raise ValueError(f'{name}: cannot be decoded, perhaps cut short ({first_line(e)}); '
                          'fetch it again or leave it out') from None
     if 0 in im.size: raise ValueError(f'{name}: an image without pixels ({im.size[1]}×{im.size[0]})')
+    if deep: _check_deep_colour(im, name)
     im = _to_rgb(im, name)
     if turn is None: return im
     im = im.transpose(turn)
