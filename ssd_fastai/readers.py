@@ -20,7 +20,7 @@ from fastcore.basics import patch
 from PIL import Image
 from .formats import (Annotation, ParsedObject, collecting, finite_number, need_columns,
                                 parse_coco_annotation, parse_row, parse_voc, parse_yolo, read_json, read_text)
-from .images import exif_orientation, image_size
+from .images import IMAGE_SUFFIXES, exif_orientation, image_size
 from .records import GroundTruth, plural
 
 # %% ../nbs/32_readers.ipynb #0ec44631
@@ -272,7 +272,7 @@ def read_split(
     return _read_listing(found, ' + '.join(names), verbose)
 
 # %% ../nbs/32_readers.ipynb #99a8e895
-IMG_EXTS = {'.jpg','.jpeg','.jpe','.jfif','.png','.bmp','.gif','.tif','.tiff','.webp','.ppm','.pgm'}
+IMG_EXTS = IMAGE_SUFFIXES
 
 def _is_image(name): return os.path.splitext(name)[1].lower() in IMG_EXTS
 
