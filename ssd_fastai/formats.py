@@ -180,7 +180,9 @@ def _parse_xml(xml):
     "The first element of XML, text or bytes. Without a DOCTYPE there are no entities, and a faster parser is safe"
     raw = xml.encode('utf-8', 'replace') if isinstance(xml, str) else xml
     plain = b'<!DOCTYPE' not in raw and b'\0' not in raw   # a null byte: UTF-16, in which this search finds nothing
-    return (etree if plain else ElementTree).fromstring(xml)
+    root = (etree if plain else ElementTree).fromstring(xml)
+    for o in root.iter(): o.tag = str(o.tag).rpartition('}')[2].lower()   # without its namespace
+    return root
 
 def _voc_root(xml):
     "(first element of VOC's XML, what messages call it); `xml`: a file, or the XML itself"
@@ -194,18 +196,50 @@ def _voc_root(xml):
     if root.tag=='annotation': return root,where
     raise ValueError(f'{where} is not a VOC annotation: its first element is <{root.tag[:40]}>, not <annotation>')
 
+# %% ../nbs/08_formats.ipynb #3b992d08
+_EDGES = {'xmin','ymin','xmax','ymax','x1','y1','x2','y2','left','top','width','height','xtl','ytl','cx','cy'}
+
+def _is_box(x):
+    "Whether element `x`, which is no object and holds none, looks like an object or a box"
+    known = x.tag in ('size','source','owner','folder','path','filename')
+    if known or not (len(x) or x.attrib): return False
+    edges = {o.lower() for o in (*x.attrib, *(c.tag for c in x))} & _EDGES
+    return len(edges)>2 or re.search('obj|box|bnd|poly|rect|shape', x.tag) is not None
+
+def _voc_objects(root, where):
+    "The <object> elements in order. ValueError for one inside another, and for what looks like one and is none"
+    objects,todo = [],[*reversed(root)]
+    while todo:
+        x = todo.pop()
+        if x.tag=='object': objects.append(x)
+        elif x.find('.//object') is None and _is_box(x):
+            raise ValueError(f'{where}: <{x.tag[:40]}> holds a box, but is not in an <object>: write it as an object')
+        else: todo += reversed(x)
+    for i,x in enumerate(objects, 1):
+        if x.find('.//object') is not None:
+            raise ValueError(f'{where}: object {i} holds another <object>: write one after the other')
+    return objects
+
 # %% ../nbs/08_formats.ipynb #8f47d3ab
+def _one(x, tag, at):
+    "The text of the only `tag` in element `x`, or None. ValueError for several that differ"
+    texts = {o.text or '' for o in x.findall(tag)}
+    if len(texts)>1: raise ValueError(f'{at} has {len(texts)} different <{tag}>: keep one')
+    return texts.pop() if texts else None
+
 def _voc_object(x, i, where, scores):
     "The `ParsedObject` of XML element `x`, the `i`-th object"
-    raw  = x.findtext('name') or ''
+    raw  = _one(x, 'name', f'{where}: object {i}') or ''
     name = raw if scores else raw.strip()
     if not name: raise ValueError(f'{where}: object {i} has no name: write its class in <name>')
-    at = f'{where}: object {i} ({name})'
-    if x.find('bndbox') is None: raise ValueError(f'{at} has no bndbox: give it one, or take the object out')
-    corners = [finite_number(x.findtext(f'bndbox/{k}'), f'{at}: {k}') for k in ('xmin','ymin','xmax','ymax')]
+    at,boxes = f'{where}: object {i} ({name})',x.findall('bndbox')
+    if not boxes: raise ValueError(f'{at} has no bndbox: give it one, or take the object out')
+    if len(boxes)>1: raise ValueError(f'{at} has {len(boxes)} bndbox: write an object for each')
+    if flag(_one(x, 'deleted', at), f'{at}: deleted'): raise ValueError(f'{at} is marked as deleted: take it out')
+    corners = [finite_number(_one(boxes[0], k, at), f'{at}: {k}') for k in ('xmin','ymin','xmax','ymax')]
     x1,y1,x2,y2 = corners
-    difficult = flag(x.findtext('difficult'), f'{at}: difficult')
-    score     = finite_number(x.findtext('score'), f'{at}: score') if scores else None
+    difficult = flag(_one(x, 'difficult', at), f'{at}: difficult')
+    score     = finite_number(_one(x, 'score', at), f'{at}: score') if scores else None
     return ParsedObject(i, name, [x1-1,y1-1,x2,y2], difficult, score=score, raw_name=raw, stated=corners)
 
 # %% ../nbs/08_formats.ipynb #de4c62a5
@@ -216,12 +250,14 @@ def parse_voc(
     faults=None,  # list that collects faulty objects and sizes; None: the first one is raised
 )->Annotation:
     "Parse Pascal VOC's XML. ValueError where it is faulty"
-    root,found = _voc_root(xml)
-    where,objects,size = where or found,[],None
-    for i,o in enumerate(root.findall('object'), 1):
+    root,file = _voc_root(xml)
+    where,objects,size = where or file,[],None
+    found = []
+    with collecting(faults, 'object'): found = _voc_objects(root, where)
+    for i,o in enumerate(found, 1):
         with collecting(faults, 'object', i): objects.append(_voc_object(o, i, where, scores))
-    hw = [root.findtext(f'size/{o}') for o in ('height','width')]
     with collecting(faults, 'size'):
+        hw = [_one(root, f'size/{o}', where) for o in ('height','width')]
         if all(o and o.strip() for o in hw): size = tuple(int(finite_number(o, f'{where}: <size>')) for o in hw)
     return Annotation(objects, size, root.findtext('filename') or None)
 
@@ -563,8 +599,10 @@ def to_df(self:Detections):
 
 # %% ../nbs/08_formats.ipynb #cffc1219
 def need_columns(df, names):
-    "ValueError where a data frame lacks one of the columns `names`"
+    "ValueError where a data frame lacks one of the columns `names`, or has it twice"
     missing = [o for o in sorted(names) if o not in df.columns]
+    twice   = [o for o in names if list(df.columns).count(o)>1]
+    if twice:   raise ValueError(f'the data frame has the column {twice[0]} twice: keep one')
     if missing: raise ValueError(f'the data frame has no column {", ".join(missing)}: it needs {", ".join(names)}')
 
 def parse_row(
