@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from torch import Tensor
 
 from . import __version__
-from .records import Detections, GroundTruth
+from .records import Detections, GroundTruth, listing
 
 # %% ../nbs/20_metrics.ipynb #5838dacf
 def precision_recall(
@@ -283,6 +283,8 @@ def _read_inputs(detections, truths, vocab):
     vocab = list(getattr(dets[0], 'vocab', ['#na#']) if vocab is None else vocab)
     if vocab[:1]!=['#na#'] or len(set(vocab))<len(vocab):
         raise ValueError(f'vocab {vocab[:3]}…: give \'#na#\' first, then each class once')
+    if not all(isinstance(o, str) for o in vocab):
+        raise ValueError(f'vocab {listing([repr(o) for o in vocab], 5)}: give class names as text')
     for i,(d,t) in enumerate(zip(dets, truths)): _check_same_image(i, d, t, vocab)
     return dets, [_read_truth(i, o, vocab) for i,o in enumerate(truths)], vocab
 
@@ -307,6 +309,15 @@ def nan_mean(xs):
     "Mean of the numbers that are not NaN; NaN where none is left"
     xs = [o for o in xs if o==o]
     return float(np.mean(xs)) if xs else float('nan')
+
+# %% ../nbs/20_metrics.ipynb #fb09abfb
+def free_name(
+    word,  # what a row or column should be called
+    names, # class names, which come first
+)->str:
+    "`word`, in as many brackets as it takes to differ from all `names`"
+    while word in names: word = f'({word})'
+    return word
 
 # %% ../nbs/20_metrics.ipynb #969601b5
 @dataclass(eq=False, repr=False)
@@ -351,8 +362,8 @@ def _text_table(o, most=30):
     import pandas as pd
     num  = lambda x: '–' if x!=x else f'{x:.3f}'
     rows = {k:[o.rows[k]['objects'], *(num(o.rows[k][f]) for f in _FORMS)] for k in list(o.rows)[:most]}
-    if len(o.rows)>most: rows[f'… {len(o.rows)-most} more'] = ['']*4
-    rows['mean'] = [o.counts['objects'], *(num(getattr(o, f)) for f in _FORMS)]
+    if len(o.rows)>most: rows[free_name(f'… {len(o.rows)-most} more', o.rows)] = ['']*4
+    rows[free_name('mean', o.rows)] = [o.counts['objects'], *(num(getattr(o, f)) for f in _FORMS)]
     return pd.DataFrame.from_dict(rows, orient='index', columns=['objects',*_FORMS])
 
 # %% ../nbs/20_metrics.ipynb #334afd06
@@ -488,7 +499,7 @@ def compare(self:Evaluation,
     both  = {k:(self.rows[k],other.rows[k]) for k in self.rows if k in other.rows}
     rows  = {k:[x for f in _FORMS for x in (a[f], b[f], a[f]-b[f])] for k,(a,b) in both.items()}
     means = [(getattr(self, f), getattr(other, f)) for f in _FORMS]
-    rows['mean'] = [x for a,b in means for x in (a, b, a-b)]
+    rows[free_name('mean', rows)] = [x for a,b in means for x in (a, b, a-b)]
     cols = pd.MultiIndex.from_product([_FORMS, ('this','other','gain')])
     return pd.DataFrame.from_dict(rows, orient='index', columns=cols).rename_axis('class')
 
