@@ -203,8 +203,9 @@ def _is_box(x):
     "Whether element `x`, which is no object and holds none, looks like an object or a box"
     known = x.tag in ('size','source','owner','folder','path','filename')
     if known or not (len(x) or x.attrib): return False
-    edges = {o.lower() for o in (*x.attrib, *(c.tag for c in x))} & _EDGES
-    return len(edges)>2 or re.search('obj|box|bnd|poly|rect|shape', x.tag) is not None
+    inside = {o.lower() for o in (*x.attrib, *(c.tag for c in x))}
+    if inside & {'name','label','class','category'} or len(inside & _EDGES)>2: return True
+    return re.search('obj|box|bnd|poly|rect|shape', x.tag) is not None
 
 def _voc_objects(root, where):
     "The <object> elements in order. ValueError for one inside another, and for what looks like one and is none"

@@ -6,7 +6,7 @@
 __all__ = ['GroundTruth', 'Detections']
 
 # %% ../nbs/06_records.ipynb #n6476487
-import copyreg
+import copyreg, re, unicodedata
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import numpy as np, torch
 from fastcore.basics import patch
 from PIL import Image
 from torch import Tensor
-from .boxes import as_boxes, as_hw
+from .boxes import as_boxes, as_hw, clip_boxes
 
 # %% ../nbs/06_records.ipynb #ce9180f1
 def _flat_boxes(b, where):
@@ -25,16 +25,73 @@ def _flat_boxes(b, where):
     return b
 
 def _flags(x, n, what):
-    "`x` as [n] bool; None is all False. ValueError, beginning with `what`, for another number of flags"
-    x = torch.zeros(n, dtype=torch.bool) if x is None else torch.as_tensor(x).as_subclass(Tensor).bool()
+    "`x` as [n] bool; None is all False. ValueError, beginning with `what`, for other values or another number of them"
+    try: x = torch.zeros(n, dtype=torch.bool) if x is None else torch.as_tensor(x).as_subclass(Tensor)
+    except (TypeError,ValueError,RuntimeError): x = torch.tensor(-1)   # text, for example
+    if not ((x==0)|(x==1)).all(): raise ValueError(f'{what} holds something else than flags: give 0 or 1 per box')
     if x.shape != (n,): raise ValueError(f'{what} has shape {tuple(x.shape)} for {n} boxes: give one flag per box')
-    return x
+    return x.bool()
+
+# %% ../nbs/06_records.ipynb #e47c57a1
+INVERTED,NO_AREA,OUTSIDE = 'with inverted corners','without area','outside the image'
+
+def least_side(
+    size, # (height, width) of the image, pixels
+)->float: # pixels
+    "The width and height that a box must have at least"
+    return 1e-5*max(size)
+
+def box_fault(
+    box,  # x1,y1,x2,y2, pixels
+    size, # (height, width) of the image, pixels
+)->str:   # `INVERTED`, `NO_AREA` or `OUTSIDE`; None: it is sound
+    "What is wrong with a box"
+    (x1,y1,x2,y2),(h,w) = box,size
+    if x2<x1 or y2<y1:   return INVERTED
+    if x2==x1 or y2==y1: return NO_AREA
+    if x2<=0 or y2<=0 or x1>=w or y1>=h: return OUTSIDE
+    sides = min(x2,w)-max(x1,0),min(y2,h)-max(y1,0)
+    return NO_AREA if min(sides)<least_side(size) else None
+
+# %% ../nbs/06_records.ipynb #a757c34b
+_SAID = {INVERTED:'has inverted corners', NO_AREA:'has no area', OUTSIDE:'is outside the image'}
+
+def _sound_boxes(boxes, names, size, where):
+    "`boxes` [N,4] clipped to the image of `size`. ValueError, beginning with `where`, that names the first unsound one"
+    b  = clip_boxes(boxes, size)
+    wh = (b[:,2:].cpu().double()-b[:,:2].cpu().double())
+    for i in (wh<least_side(size)).any(1).nonzero().flatten().tolist():
+        box  = boxes[i].tolist()
+        what = f'{_SAID[box_fault(box, size) or NO_AREA]} (x1,y1,x2,y2 = {", ".join(f"{v:g}" for v in box)})'
+        raise ValueError(f'{where}: object {i+1} ({names[i]}) {what} in {size[0]}×{size[1]}: '
+                         'correct it, or leave it out')
+    return b
+
+# %% ../nbs/06_records.ipynb #5771bcba
+_HIDDEN = re.compile('[\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164'
+                     '\ufeff\uffa0]|(?<![^\\0-\u024f])[\u200c\u200d]|[\u200c\u200d](?![^\\0-\u024f])')
+
+def nfc(
+    text, # a name
+)->str:
+    "`text` in Unicode's composed form, in which names that look the same are the same"
+    return unicodedata.normalize('NFC', text)
+
+def clean_name(
+    name,  # of a class; anything but a text is left as it is
+    where, # named at the beginning of an error
+):         # the name in the form that all records have
+    "A class name in one form. ValueError for an invisible character"
+    if not isinstance(name, str): return name
+    found = _HIDDEN.search(name)
+    if not found: return nfc(name)
+    raise ValueError(f'{where}: class {ascii(name)} holds the invisible character U+{ord(found[0]):04X}: take it out')
 
 # %% ../nbs/06_records.ipynb #d276c8fc
 @dataclass(eq=False, repr=False)
 class GroundTruth:
-    "The objects in one image. ValueError where the parts do not fit together"
-    boxes:Tensor          # [N,4] (x1,y1,x2,y2), pixels
+    "The objects in one image. ValueError where the parts do not fit together, or a box is not sound"
+    boxes:Tensor          # [N,4] (x1,y1,x2,y2), pixels; clipped to the image
     names:list            # N class names
     difficult:Tensor=None # [N] bool: a detection of it is neither right nor wrong; None: all False
     crowd:Tensor=None     # [N] bool: many objects in one box (COCO's `iscrowd`), difficult too; None: all False
@@ -46,10 +103,11 @@ class GroundTruth:
         where = self.file or 'ground truth'
         if self.size is None: raise ValueError(f"{where}: size is missing: give the image's (height, width)")
         self.size  = as_hw(self.size)
-        self.names = list(self.names)
+        self.names = [clean_name(o, where) for o in self.names]
         self.boxes = _flat_boxes(self.boxes, where)
         n = len(self.boxes)
         if len(self.names)!=n: raise ValueError(f'{where}: {n} boxes but {len(self.names)} names')
+        self.boxes     = _sound_boxes(self.boxes, self.names, self.size, where)
         self.crowd     = _flags(self.crowd,     n, f'{where}: crowd')
         self.difficult = _flags(self.difficult, n, f'{where}: difficult') | self.crowd
         if self.file is not None: self.file = Path(self.file)
@@ -74,11 +132,13 @@ def label_ids(
     where, # file or record, named at the beginning of an error
 )->Tensor: # [N] int64, 1 and up
     "The index of each name in `vocab`. ValueError for a name that is not there"
-    idx = {o:i for i,o in enumerate(vocab) if i}
+    idx  = {o:i for i,o in enumerate(vocab) if i}
+    form = {nfc(str(o)):i for o,i in reversed(idx.items())}   # a name in its other form
     for o in names:
-        if o not in idx: raise ValueError(f'{where}: class {o!r} is not in the vocabulary '
-                                          f'({listing(list(idx), 5)}); add it to vocab, or leave the object out')
-    return torch.tensor([idx[o] for o in names], dtype=torch.int64)
+        if o not in idx and nfc(str(o)) not in form:
+            raise ValueError(f'{where}: class {o!r} is not in the vocabulary '
+                             f'({listing(list(idx), 5)}); add it to vocab, or leave the object out')
+    return torch.tensor([idx[o] if o in idx else form[nfc(str(o))] for o in names], dtype=torch.int64)
 
 @patch
 def labels(self:GroundTruth,
