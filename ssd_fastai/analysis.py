@@ -10,7 +10,7 @@ import numpy as np
 from fastcore.basics import patch
 
 from .draw import label_color
-from .metrics import Evaluation, average_precision, best_object, coco_ap, greedy_match, image_pairs
+from .metrics import Evaluation, average_precision, best_object, coco_ap, free_name, greedy_match, image_pairs
 from .metrics import match_candidates, match_coco, matches_of, nan_mean, paired_overlaps, precision_envelope
 from .metrics import precision_recall
 from .nms import Thresholds
@@ -79,7 +79,7 @@ def operating_points(self:Evaluation,
     names = _chosen_classes(self, names)
     rates = np.array([_rates_at(self, k, t) for k in names]).reshape(-1, 3, len(t)) # [K,3,T]
     rows  = np.concatenate([rates, _class_mean(rates)[None]]).transpose(2,0,1).reshape(-1,3)
-    index = pd.MultiIndex.from_product([t, [*names,'mean']], names=['threshold','class'])
+    index = pd.MultiIndex.from_product([t, [*names,free_name('mean', self.rows)]], names=['threshold','class'])
     return pd.DataFrame(rows, index, ['precision','recall','f1'])
 
 # %% ../nbs/22_analysis.ipynb #3a9ec280
@@ -203,7 +203,7 @@ def confusion(self:Evaluation,
     n    = np.zeros((K+2,K+2), int)
     np.add.at(n, (true, d['label']), 1)
     np.add.at(n, (g['label'][missed], K+1), 1)
-    names = [*self.rows,'background']
+    names = [*self.rows,free_name('background', self.rows)]
     return pd.DataFrame(n[1:,1:], pd.Index(names, name='truth'), pd.Index(names, name='found'))
 
 # %% ../nbs/22_analysis.ipynb #4f269d50
@@ -323,5 +323,5 @@ def by_size(self:Evaluation): # DataFrame: a row per class and the mean; per siz
     rows = {k:[_sized_ap(m, self.objects[k], *o) for o in _SIZES.values()] for k,m in matches_of(self).items()}
     mean = [(sum(n for n,_ in o), nan_mean(ap for _,ap in o)) for o in zip(*rows.values())]
     cols = pd.MultiIndex.from_product([_SIZES, ('objects','coco')])
-    flat = {k:[x for o in v for x in o] for k,v in {**rows, 'mean':mean}.items()}
+    flat = {k:[x for o in v for x in o] for k,v in {**rows, free_name('mean', rows):mean}.items()}
     return pd.DataFrame.from_dict(flat, orient='index', columns=cols).rename_axis('class')
