@@ -6,14 +6,16 @@
 __all__ = ['image_tensor', 'decode_output', 'Detector', 'is_one_image']
 
 # %% ../nbs/48_detector.ipynb #64c34362
+import copy, os
 from itertools import islice
 from pathlib import Path
+from types import MethodType
 
 import torch
 from fastcore.basics import patch
 from fastprogress.fastprogress import progress_bar
 from PIL import Image
-from torch import Tensor
+from torch import nn, Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from .boxes import as_hw, clip_boxes
@@ -67,23 +69,58 @@ def _mirrored(boxes):
     "Boxes `[...,4]` (x1,y1,x2,y2) of the mirror image, unit frame"
     return boxes[..., [2,1,0,3]] * boxes.new_tensor([-1,1,-1,1])
 
+# %% ../nbs/48_detector.ipynb #dtview02
+def _view(o, seen):
+    "The view of a module and of what is below it; `seen`: the view of each module by its id"
+    o = getattr(o, '_orig_mod', o)   # of `torch.compile`, whose code runs the module that it was made of
+    if id(o) in seen: return seen[id(o)]
+    if isinstance(o, torch.jit.ScriptModule):
+        seen[id(o)] = copy.deepcopy(o).eval() if o.training else o
+        return seen[id(o)]
+    v = seen[id(o)] = object.__new__(type(o))
+    v.__dict__.update(o.__dict__, training=False, _compiled_call_impl=None)
+    v._parameters,v._buffers = dict(o._parameters),dict(o._buffers)
+    v._modules = {k: c if c is None else _view(c, seen) for k,c in o._modules.items()}
+    return v
+
+def _at_view(o, seen):
+    "An attribute of a view: modules of the tree, and their methods, become those of the view"
+    if isinstance(o, nn.Module):     return seen.get(id(o), o)
+    if isinstance(o, MethodType):    return MethodType(o.__func__, _at_view(o.__self__, seen))
+    if type(o) in (list,tuple,dict):
+        parts = list(o.values() if type(o) is dict else o)
+        new   = [_at_view(p, seen) for p in parts]
+        if any(a is not b for a,b in zip(new, parts)): return dict(zip(o, new)) if type(o) is dict else type(o)(new)
+    return o
+
+# %% ../nbs/48_detector.ipynb #dtview03
+def evaluation_view(
+    model, # a `nn.Module`; anything else is returned as it is
+):
+    "The network in evaluation mode, with the same parameters and buffers; `model` itself is not touched"
+    if not isinstance(model, nn.Module): return model
+    seen = {}
+    view = _view(model, seen)
+    for o in seen.values():
+        if isinstance(o, torch.jit.ScriptModule): continue
+        for k,v in list(o.__dict__.items()):
+            if k not in ('_parameters','_buffers','_modules'): o.__dict__[k] = _at_view(v, seen)
+    if getattr(view, 'grids', None) is not getattr(model, 'grids', None): view.grids = []   # remade in between
+    return view
+
 # %% ../nbs/48_detector.ipynb #bc2f63e2
 @patch
 def forward(self:Detector,
     x:Tensor,     # images `[B,3,H,W]`, 0–1
     mirror=False, # look at the mirror images as well?
 )->tuple:         # boxes `[B,A,4]` (x1,y1,x2,y2) in the unit frame, scores `[B,A,K]`, 0–1; with `mirror` 2·A rows
-    "Boxes and scores of every anchor, before suppression"
-    x = x.as_subclass(Tensor).to(self.device).float()
-    training = getattr(self.model, 'training', False)
-    if training: self.model.eval()
-    try:
-        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-            boxes,scores = decode_output(self.model, *self.model(x))
-            if not mirror: return boxes,scores
-            mboxes,mscores = decode_output(self.model, *self.model(x.flip(-1)))
-    finally:
-        if training: self.model.train()
+    "Boxes and scores of every anchor, before suppression. The model may be used in other threads at the same time"
+    x     = x.as_subclass(Tensor).to(self.device).float()
+    model = evaluation_view(self.model)
+    with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+        boxes,scores = decode_output(model, *model(x))
+        if not mirror: return boxes,scores
+        mboxes,mscores = decode_output(model, *model(x.flip(-1)))
     return torch.cat([boxes, _mirrored(mboxes)], 1), torch.cat([scores, mscores], 1)
 
 # %% ../nbs/48_detector.ipynb #b49940fc

@@ -13,13 +13,13 @@ from fastai.vision.all import *
 from .boxes import box_iou
 from .data import *
 from .data import records_of
-from .detector import decode_output
+from .detector import decode_output, evaluation_view
 from .draw import draw_boxes, show_grid, show_pairs
 from .images import load_image
 from .learner import *
 from .losses import SSDLoss
 from .metrics import evaluate_detections
-from .nms import EVALUATION_THRESHOLDS, Thresholds
+from .nms import EVALUATION_THRESHOLDS
 from .resize import Fit
 
 # %% ../nbs/54_interpret.ipynb #b7f2571f
@@ -57,15 +57,19 @@ class DetectionInterpretation(Interpretation):
         detections,    # N `Detections`, made with a low score threshold
         culprits=None, # N `Culprit`s; None where they are not known
         score=None,    # a detection counts if it scores more, 0–1; None: the learner's own threshold
+        shown=None,    # N `Detections` as `detect` gives them; None: those of `detections` above the score
     ):
         super().__init__(learn, dl, losses)
         self.records,self.detections,self.culprits = records_of(dl),detections,culprits
         self.score = learn.thresholds.score if score is None else score
-        self.ev = evaluate_detections(detections, self.records, learn.dls.vocab)
+        self.shown = [o.above(self.score) for o in detections] if shown is None else shown
+        vocab = learn.dls.vocab
+        self.ev      = evaluate_detections(detections, self.records, vocab)
+        self.matches = evaluate_detections(self.shown, self.records, vocab).matches
 
     def __getitem__(self, i):
         "(record, its `Detections` above the score, its loss) of image `i`"
-        return self.records[i], self.detections[i].above(self.score), self.losses[i]
+        return self.records[i], self.shown[i], self.losses[i]
 
 # %% ../nbs/54_interpret.ipynb #f85204c9
 def _culprit_of(part, boxes, scores, record, fit, vocab):
@@ -77,21 +81,30 @@ def _culprit_of(part, boxes, scores, record, fit, vocab):
     return Culprit('background', -1, vocab[int(scores[anchor].argmax())+1], fit.to_px(boxes[anchor].cpu()), share)
 
 # %% ../nbs/54_interpret.ipynb #f99a07a7
-def _look_at_all(learn, dl, records):
-    "Loss (a sum), number of positive anchors, `Detections` and `Culprit` of every image: four lists"
+def _loss_of(loss_func, model):
+    "A loss like `loss_func` for the anchors of another model"
+    res = evaluation_view(loss_func)
+    res.__dict__['model'] = model
+    return res
+
+def _look_at_all(learn, dl, records, thresholds):
+    """Five lists, an item per image: loss (a sum), number of positive anchors, `Detections` with a low score threshold and
+    with `thresholds`, and `Culprit`"""
     det,res = learn.detector(),[]
-    learn.model.eval()
+    model = evaluation_view(det.model)
+    loss_func = _loss_of(learn.loss_func, model)
     for b in progress_bar(dl, leave=False):
         xb,*yb = to_device(b, det.device)
-        with torch.no_grad(): pred = learn.model(xb)
-        parts = _worst_part(learn.loss_func, pred, [o.as_subclass(Tensor) for o in yb])
+        with torch.no_grad(): pred = model(xb)
+        parts = _worst_part(loss_func, pred, [o.as_subclass(Tensor) for o in yb])
         recs  = records[len(res):len(res)+len(xb)]
         fits  = [Fit(o.size, det.size, det.method) for o in recs]
-        boxes,scores = decode_output(learn.model, *pred)
-        dets  = det.detections(boxes, scores, fits, [o.file for o in recs], thresholds=EVALUATION_THRESHOLDS)
-        for i,(r,f,d) in enumerate(zip(recs, fits, dets)):
+        boxes,scores = decode_output(model, *pred)
+        found = [det.detections(boxes, scores, fits, [o.file for o in recs], thresholds=t)
+                 for t in (EVALUATION_THRESHOLDS, thresholds)]
+        for i,(r,f,low,d) in enumerate(zip(recs, fits, *found)):
             part = [o[i] for o in parts]
-            res.append((part[0], part[1], d, _culprit_of(part, boxes[i], scores[i], r, f, det.vocab)))
+            res.append((part[0], part[1], low, d, _culprit_of(part, boxes[i], scores[i], r, f, det.vocab)))
     return map(list, zip(*res))
 
 @patch(cls_method=True)
@@ -106,9 +119,10 @@ def from_learner(cls:DetectionInterpretation,
         raise ValueError(f'interpretation needs SSDLoss, not {type(learn.loss_func).__name__}')
     records = records_of(learn.dls[ds_idx] if dl is None else dl)
     dl = learn.dls.test_dl(records, with_labels=True)   # neither shuffled nor augmented
-    sums,n,dets,culprits = _look_at_all(learn, dl, records)
+    thresholds = learn.thresholds.changed(score=score)
+    sums,n,dets,shown,culprits = _look_at_all(learn, dl, records, thresholds)
     losses = torch.stack(sums).cpu() * len(records)/max(1, int(sum(n)))
-    return cls(learn, dl, losses, dets, culprits, score)
+    return cls(learn, dl, losses, dets, culprits, thresholds.score, shown)
 
 # %% ../nbs/54_interpret.ipynb #9335c77b
 def _thick_frame(ax, box, color):
@@ -150,11 +164,10 @@ def show_results(self:DetectionInterpretation,
 # %% ../nbs/54_interpret.ipynb #972a94b2
 def _class_outcomes(o, name):
     "Hits, false positives and missed objects of one class: (image, kind, class, score, box) each"
-    m,rows,hits = o.ev.matches[name],[],set()
-    keep = Thresholds(score=o.score).passes(m['score'])
-    for i,d,s,h,j in zip(*(m[k][keep] for k in ('image','det','score','hit','obj'))):
+    m,rows,hits = o.matches[name],[],set()
+    for i,d,s,h,j in zip(*(m[k] for k in ('image','det','score','hit','obj'))):
         if h==1: hits.add((i,j))
-        if h>=0: rows.append((i, 'hit' if h else 'false positive', name, s, o.detections[i].boxes[d]))
+        if h>=0: rows.append((i, 'hit' if h else 'false positive', name, s, o.shown[i].boxes[d]))
     label = o.learn.dls.vocab.index(name)
     for i,(r,d) in enumerate(zip(o.records, o.detections)):
         for j,box in enumerate(r.boxes):

@@ -50,6 +50,7 @@ def set_grids(self:SSD,
     "Make `anchors` `[A,4]` and their `cells` `[A,2]` for maps of these sizes, unless they are there already"
     if grids==self.grids: return
     anchors,cells = self.recipe.make(grids)
+    self.grids = []   # while the anchors are neither the old nor the new ones
     self.anchors,self.cells = anchors.to(self.anchors.device),cells.to(self.anchors.device)
     self.grids = grids
 
