@@ -239,8 +239,8 @@ def _by_label(x, order, n):
     return [{k:v[a:b] for k,v in x.items()} for a,b in zip(ends[:-1], ends[1:])]
 
 # %% ../nbs/20_metrics.ipynb #f1da0456
-def _read_truth(i, o, vocab):
-    "(boxes, labels, difficult, crowd) of image `i`. ValueError for anything but ground truth"
+def _read_truth(i, o, vocab, size):
+    "(boxes, labels, difficult, crowd) of image `i` of this (height, width). ValueError for anything but ground truth"
     where = f'truths, image {i}'
     if isinstance(o, GroundTruth): return o.boxes, o.labels(vocab), o.difficult, o.crowd
     if not isinstance(o, (tuple,list)) or len(o) not in (2,3):
@@ -254,7 +254,9 @@ def _read_truth(i, o, vocab):
     if len(l) and not 1<=l.min()<=l.max()<len(vocab):
         raise ValueError(f'{where}: labels from {l.min()} to {l.max()}: '
                          f'give 1 to {len(vocab)-1}, 0 is the background')
-    return b, l, d, np.zeros(len(l), bool)
+    try: sound = GroundTruth(b, [vocab[k] for k in l], d, size=size) # one rule for boxes, the record's
+    except ValueError as e: raise ValueError(f'{where}: {str(e).removeprefix("ground truth: ")}') from None
+    return sound.boxes, l, d, np.zeros(len(l), bool)
 
 # %% ../nbs/20_metrics.ipynb #4200826d
 def _check_same_image(i, d, t, vocab):
@@ -286,7 +288,7 @@ def _read_inputs(detections, truths, vocab):
     if not all(isinstance(o, str) for o in vocab):
         raise ValueError(f'vocab {listing([repr(o) for o in vocab], 5)}: give class names as text')
     for i,(d,t) in enumerate(zip(dets, truths)): _check_same_image(i, d, t, vocab)
-    return dets, [_read_truth(i, o, vocab) for i,o in enumerate(truths)], vocab
+    return dets, [_read_truth(i, o, vocab, d.size) for i,(d,o) in enumerate(zip(dets, truths))], vocab
 
 # %% ../nbs/20_metrics.ipynb #c701f3d8
 _RULES = dict(forms=dict(voc07='11-point', voc12='all-point', coco='101-point'),
