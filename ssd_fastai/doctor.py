@@ -253,24 +253,64 @@ def _classes(pics, splits, main):
     return found
 
 # %% ../nbs/36_doctor.ipynb #8f26d6a3
-def _alike(thumbs, ratios, rows=512):
-    "Pairs i<j of thumbnails [N,16,16] that show the same picture; `ratios` [N]: width over height of the images"
-    x = torch.as_tensor(np.asarray(thumbs), dtype=torch.float32)
-    coarse = torch.nn.functional.avg_pool2d(x[:,None], 2).flatten(1)
-    x,ratios = x.flatten(1),torch.as_tensor(ratios)
-    limit,out = 0.1*x.std(1),[]
-    for k in range(0, len(x), rows):   # coarse values first, which is fast: they cannot differ more than the fine ones
-        near = torch.cdist(coarse[k:k+rows], coarse)/8 <= limit[k:k+rows,None]+0.2
-        for pairs in near.triu(k+1).nonzero().split(20_000):
-            i,j = pairs[:,0]+k,pairs[:,1]
-            d  = x[i]-x[j]
-            ok = (limit[i]>0.1) & (d.pow(2).mean(1).sqrt()<=limit[i]) & (d.abs().amax(1)<=12)
-            ok = ok & ((ratios[i]/ratios[j]).log().abs()<0.03)
-            out += zip(i[ok].tolist(), j[ok].tolist())
-    return out
+_NEAR = 12   # grey values of 255: no pixel of a copy differs by more
+
+def _cut(sample):
+    "(pixel, grey value) at which a sample [S,256] of thumbnails comes apart best; None: it does not"
+    low,high = sample.min(0),sample.max(0)
+    marks = low + (high-low)*np.arange(1, 16)[:,None]//16             # [15,256]
+    left  = np.stack([(sample<=t+_NEAR//2).mean(0) for t in marks])   # shares on both sides; some thumbnails are on both
+    right = np.stack([(sample>t-_NEAR//2).mean(0) for t in marks])
+    cost  = left**2 + right**2 + left + right - 1                     # pairs to compare, and thumbnails that count twice
+    k,pixel = np.unravel_index(cost.argmin(), cost.shape)
+    return (pixel, marks[k,pixel]) if cost[k,pixel]<0.99 else None
+
+def _pieces(x, most=1024):
+    "Sorted indices of parts of the thumbnails `x` [N,256]; parts of `most` and less are not divided"
+    rng,todo = np.random.default_rng(0),[np.arange(len(x))]
+    while todo:
+        some = todo.pop()
+        cut  = _cut(x[rng.choice(some, 512)].astype(int)) if len(some)>most else None
+        if cut is None: yield some; continue
+        v,t   = x[some,cut[0]].astype(int),cut[1]
+        parts = [some[v<=t+_NEAR//2], some[v>t-_NEAR//2]]
+        if max(map(len, parts))==len(some): yield some
+        else: todo += parts
+
+# %% ../nbs/36_doctor.ipynb #8e3a529d
+def _same(a, b, limit):
+    "[N] bool: whether thumbnails `a` and `b` [N,256] show the same picture; `limit` [N]: the distance allowed"
+    d = a-b
+    return (limit>0.1) & (d.pow(2).mean(1).sqrt()<=limit) & (d.abs().amax(1)<=_NEAR)
+
+def _firsts(x, limit, shape):
+    "{j: the first thumbnail of `x` [N,256] before `j` that shows the same picture}; `shape`: log of width over height"
+    flat,rest,first = x-x.mean(0),torch.arange(len(x)),{}
+    k,step = 0,1
+    while k<len(x) and len(rest):
+        rows,rest = torch.arange(k, min(k+step, len(x))),rest[rest>k]
+        near = torch.cdist(flat[rows], flat[rest])/16 <= limit[rows,None]+0.2   # nearly right; `_same` is exact
+        near = near & (rest>rows[:,None]) & ((shape[rows,None]-shape[rest]).abs()<0.03)
+        for pairs in near.nonzero().split(20_000):
+            i,j = rows[pairs[:,0]],rest[pairs[:,1]]
+            ok  = _same(x[i], x[j], limit[i])
+            for a,b in zip(i[ok].tolist(), j[ok].tolist()): first.setdefault(b, a)
+        rest   = rest[~torch.isin(rest, torch.tensor([*first], dtype=torch.long))]
+        k,step = k+step,min(2*step, 128)
+    return first
+
+def _alike(thumbs, ratios):
+    "Pairs (i,j): `i` is the first of thumbnails [N,16,16] that shows the same picture as a later `j`; ratios: w/h [N]"
+    grey = np.asarray(thumbs, dtype=np.uint8).reshape(-1, 256)
+    x,shape     = torch.from_numpy(grey).float(),torch.as_tensor(ratios, dtype=torch.float64).log()
+    limit,first = 0.1*x.std(1),{}
+    for part in _pieces(grey):
+        found = _firsts(x[part], limit[part], shape[part])
+        for j,i in ((int(part[j]),int(part[i])) for j,i in found.items()): first[j] = min(i, first.get(j, i))
+    return sorted((i,j) for j,i in first.items())
 
 def _twins(looks):
-    "Pairs i<j of `_Look`s that show the same picture"
+    "Pairs i<j of `_Look`s: `i` is the first that shows the same picture as `j`"
     return _alike([o.thumb for o in looks], [o.size[1]/o.size[0] for o in looks])
 
 # %% ../nbs/36_doctor.ipynb #5836d264
