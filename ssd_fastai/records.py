@@ -159,6 +159,7 @@ class Detections:
     file:Path=None          # the image's file, where there is one
     image:Image.Image=None  # the image itself, where it has no file
     threshold:float=None    # the score threshold that they passed, where known
+    cut:int=0               # how many more passed it, and were left out by a limit on their number
 
     def __post_init__(self):
         self.size  = as_hw(self.size)
@@ -195,7 +196,8 @@ def __len__(self:Detections): return len(self.boxes)
 @patch
 def __repr__(self:Detections):
     what = [f'{n} {s:.2f}' for n,s in zip(self.names, self.scores.tolist())]
-    return f'Detections({len(self)} in {self.size[0]}×{self.size[1]}{": " if what else ""}{listing(what)})'
+    n    = f'{len(self)} of {len(self)+self.cut}' if self.cut else len(self)
+    return f'Detections({n} in {self.size[0]}×{self.size[1]}{": " if what else ""}{listing(what)})'
 
 # %% ../nbs/06_records.ipynb #99f81a89
 @patch(cls_method=True)
@@ -216,7 +218,9 @@ def __getitem__(self:Detections,
     "The chosen detections. IndexError for a number that is not there"
     if not isinstance(i, slice):
         i = torch.as_tensor(i).reshape(-1) if np.size(i) else torch.zeros(0, dtype=torch.int64)
-    return replace(self, boxes=self.boxes[i], labels=self.labels[i], scores=self.scores[i])
+    boxes = self.boxes[i]
+    cut   = self.cut if len(boxes)==len(self) else 0   # a choice is no longer what a limit left
+    return replace(self, boxes=boxes, labels=self.labels[i], scores=self.scores[i], cut=cut)
 
 # %% ../nbs/06_records.ipynb #d507be91
 @patch
