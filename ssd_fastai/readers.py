@@ -7,13 +7,14 @@ __all__ = ['SOURCES', 'IMG_EXTS', 'VOC_NAMES', 'Note', 'Records', 'describe_data
            'read_pascal_2007', 'read_yolo', 'read_df', 'make_vocab', 'verify_pixels']
 
 # %% ../nbs/32_readers.ipynb #a8b8028f
-import os, re
+import os, re, unicodedata
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import unquote
 
 import numpy as np, torch, yaml
 from fastcore.basics import patch
@@ -21,7 +22,7 @@ from PIL import Image
 from .formats import (Annotation, ParsedObject, collecting, finite_number, need_columns,
                                 parse_coco_annotation, parse_row, parse_voc, parse_yolo, read_json, read_text)
 from .images import IMAGE_SUFFIXES, exif_orientation, image_size
-from .records import GroundTruth, plural
+from .records import (GroundTruth, INVERTED, NO_AREA, OUTSIDE, clean_name, least_side, nfc, plural)
 
 # %% ../nbs/32_readers.ipynb #0ec44631
 @dataclass(frozen=True)
@@ -328,16 +329,43 @@ def _lines_of(file):
     raise ValueError(f'{file} is an empty split: list at least one image in it')
 
 # %% ../nbs/32_readers.ipynb #ef5fbfd7
+def looks_like(
+    name, # of an image that was not found
+)->str:   # 'which is …: write …'; None: it looks like any other name
+    "Why there may be no image of a name, and what to write"
+    if re.match('[a-z][a-z0-9+.-]+://', name, re.I): return 'which is a URL: download the image, and write its file name'
+    if re.match(r'[a-z]:[\\/]', name, re.I): return 'which is a path of another computer: write the name of an image here'
+    if '\\' in name: return 'which has backslashes: write / between folder and file'
+    if re.search('%[0-9a-f]{2}', name, re.I): return f'which is written as in a URL: write {unquote(name)!r}'
+
+def _spellings(name):
+    "`name`, and its composed and decomposed form in Unicode: a file may have been stored in any of them"
+    return dict.fromkeys((name, nfc(name), unicodedata.normalize('NFD', name)))
+
+def on_disk(
+    file, # a path
+)->Path:  # the path of the file that is there, whose name may be stored in another Unicode form; `file` if there is none
+    "A file by its name, in whatever form Unicode has it"
+    if str(file).isascii() or os.path.exists(file): return Path(file)
+    return next((Path(o) for o in _spellings(str(file)) if os.path.exists(o)), Path(file))
+
 def _voc_image(line, imgs, split_file):
     "The image that a line of a split file means"
-    word = line.split()[0]
-    for o in (line, word, os.path.splitext(word)[0] if _is_image(word) else word):
+    names = [line, re.sub(r'\s+(-1|0|1)$', '', line)]
+    names = [o.removeprefix('./') for o in names]
+    for o in (p for n in names for s in (n, os.path.splitext(n)[0] if _is_image(n) else n) for p in _spellings(s)):
         found = imgs.get(o, [])
         if len(found)==1: return found[0]
         if found: raise ValueError(f'{split_file}: {o!r} means {" and ".join(p.name for p in found)}: keep one of them')
-    if {'/','\\'} & {*word} or word in ('.','..'):
-        raise ValueError(f'{split_file} lists {word!r}, which leads out of JPEGImages: write the image name alone')
-    raise ValueError(f'{split_file} lists {word!r}, but JPEGImages has no such image: add it, or take the line out')
+    raise ValueError(f'{split_file} lists {line!r}, {looks_like(line) or _not_there(names[1])}')
+
+def _not_there(name):
+    "Why JPEGImages has no image called `name`, and what to do"
+    parts = os.path.normpath(name).split('/')
+    if '..' in parts or name[:1]=='/': return 'which leads out of JPEGImages: write the image name alone'
+    if len(parts)>1:
+        return f'which is in a sub-folder: move the image to JPEGImages, and write {parts[-1]!r}'
+    return 'but JPEGImages has no such image: add it, or take the line out'
 
 # %% ../nbs/32_readers.ipynb #0887d89a
 def _parse_voc_file(xml, size, faults=None):
@@ -354,7 +382,7 @@ def _voc_jobs(path, split, faults=None):
     for o in lines:
         with collecting(faults, 'image', file=file):
             img = _voc_image(o, imgs, file)
-            xml = folder/'Annotations'/f'{img.stem}.xml'
+            xml = on_disk(folder/'Annotations'/f'{img.stem}.xml')
             jobs.append(Job(img, xml, partial(_parse_voc_file, xml)))
     return Listing(jobs)
 
