@@ -200,10 +200,11 @@ def _write_note(ax, text):
 def show(self:Detections,
     img=None,   # anything that `load_image` opens; None: `image`, `file`, or a blank picture
     ax=None,    # matplotlib axes; None: a new figure
-    title=None,
+    title=None, # None: how many of the detections a limit left in, if it left any out
     **kwargs):  # to `draw_boxes`
     "Draw the image with its detections and their scores, or a note that nothing was found; returns the axes"
     scores = self.scores.tolist()
+    if title is None and self.cut: title = f'{len(self)} of {len(self)+self.cut}'
     many   = len(self) > 12 # then the colour shows the class
     texts  = [f'{s:.2f}' if many else f'{n} {s:.2f}' for n,s in zip(self.names, scores)]
     legend = {self.vocab[i]:i for i in self.labels.unique().tolist()} if many else None

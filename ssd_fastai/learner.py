@@ -12,7 +12,7 @@ from .anchors import fit_anchors
 from .callbacks import *
 from .data import *
 from .data import items_of, records_of
-from .detector import Detector, decode_output, is_one_image
+from .detector import Detector, check_images, decode_output, is_one_image
 from .draw import show_grid, show_pairs
 from .images import image_size, load_image
 from .losses import SSDLoss
@@ -62,6 +62,7 @@ def detect(self:SSDLearner,
     **kwargs
 ):
     "Find objects: one image gives `Detections` in its own pixels, a list gives a list, an iterator an iterator"
+    if not isinstance(imgs, GroundTruth): check_images(imgs)
     if not is_one_image(imgs) and not isinstance(imgs, GroundTruth):
         imgs = [_image(o) for o in imgs] if hasattr(imgs, '__len__') else map(_image, imgs)
     return self.detector().detect(_image(imgs), **kwargs)

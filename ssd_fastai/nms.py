@@ -83,6 +83,17 @@ def _rank_in_group(group):
     first = torch.searchsorted(g, g) # where each row's group begins
     return torch.empty_like(g).index_copy_(0, order, torch.arange(len(g), device=g.device) - first)
 
+# %% ../nbs/16_nms.ipynb #keeps002
+@patch
+def keeps(self:Thresholds,
+    labels:Tensor, # [n], of the detections of one image, highest score first
+)->Tensor:         # [n] bool
+    "Which detections `max_per_class` and `max_per_image` leave in"
+    keep = torch.ones_like(labels, dtype=torch.bool)
+    if self.max_per_class is not None: keep &= _rank_in_group(labels) < self.max_per_class
+    if self.max_per_image is not None: keep &= keep.cumsum(0) <= self.max_per_image
+    return keep
+
 # %% ../nbs/16_nms.ipynb #6e4070c0
 def _candidates(boxes, scores, thresholds, n):
     "(image, anchor, class), [m] each, of the `n` highest scores per image that pass: highest score, then first anchor"

@@ -154,15 +154,16 @@ class OnnxDetector(Detector):
     def detections(self, x, _, fits, files=None, images=None, thresholds=None):
         "As `Detector.detections`, for images `x` `[B,3,H,W]`"
         t = thresholds or self.thresholds
-        most   = np.int64([t.max_per_class or 2000])
-        limits = dict(score=np.float32([t.cutoff]), iou=np.float32([t.iou]), max_per_class=most)
+        limits = dict(score=np.float32([t.cutoff]), iou=np.float32([t.iou]), max_per_class=np.int64([2000]))
         image,labels,scores,boxes = self.model.run(images=x.numpy(), **limits)
         boxes,n = px_to_unit(boxes, self.size),len(fits)
         found = []
         for i,(fit,file,im) in enumerate(zip(fits, files or [None]*n, images or [None]*n)):
-            b,l,s = (o[image==i][:t.max_per_image] for o in (boxes,labels,scores))
-            px = clip_boxes(fit.to_px(b), fit.orig)
-            found.append(Detections(px, l, s, self.vocab, fit.orig, file=file, image=im, threshold=t.score))
+            b,l,s = (o[image==i] for o in (boxes,labels,scores))
+            keep  = t.keeps(l)   # here and not in the graph, so that we know what the limits cut
+            px    = clip_boxes(fit.to_px(b[keep]), fit.orig)
+            found.append(Detections(px, l[keep], s[keep], self.vocab, fit.orig, file=file, image=im,
+                                    threshold=t.score, cut=int((~keep).sum())))
         return found
 
 # %% ../nbs/62_onnx.ipynb #e0000028
