@@ -240,7 +240,7 @@ class _CleanBoxes(ItemTransform):
         if len(x)<3: return x
         img,boxes,labels,*rest = x
         b  = clip_boxes(boxes.as_subclass(Tensor))
-        ok = (labels>0) & (b[...,2:]-b[...,:2]>1e-4).all(-1)
+        ok = (labels>0) & (b[...,2:]-b[...,:2]>1e-5).all(-1) # what a record may hold has 2e-5
         return (img, TensorBBox(b*ok[...,None]), labels*ok, *(o&ok for o in rest))
 
 # %% ../nbs/34_data.ipynb #5cee4b64
