@@ -20,7 +20,7 @@ from defusedxml import ElementTree
 from defusedxml.common import DefusedXmlException
 from fastcore.basics import patch
 from .boxes import as_hw
-from .records import Detections, GroundTruth, label_ids, listing
+from .records import Detections, GroundTruth, clean_name, label_ids, listing, nfc
 
 # %% ../nbs/08_formats.ipynb #07731825
 @dataclass
@@ -32,8 +32,10 @@ class ParsedObject:
     difficult:bool=False # a detection of it is neither right nor wrong
     crowd:bool=False     # many objects in one box
     score:float=None     # 0–1, of a detection
-    raw_name:str=None    # its class as the file writes it; None: as `name`
+    raw_name:str=None    # its class as the file writes it, in Unicode's composed form; None: as `name`
     stated:list=None     # x1,y1,x2,y2 as the file writes them; None: as `box`
+    xywh:list=None       # COCO's bbox as the file writes it
+    area:float=None      # COCO's area, where it is a number
 
     @property
     def flat(self):
@@ -89,15 +91,24 @@ def finite_number(
     raise ValueError(f'{what} is {str(x)[:40]!r}, not a finite number: correct it, or take the object out')
 
 # %% ../nbs/08_formats.ipynb #02c748c8
+_NO,_YES = ('', '0', '0.0', 'false', 'f', 'no', 'n'),('1', '1.0', 'true', 't', 'yes', 'y')
+
 def flag(
-    x,    # 0 or 1 as a number, text or bool; None or an empty text is 0
+    x,    # 0 or 1 as a number, text or bool, or a word for it; None or an empty text is 0
     what, # what messages call it
 )->bool:
-    "A flag. ValueError for anything but 0 and 1"
+    "A flag. ValueError for anything that is not clearly yes or no"
     text = '' if x is None else str(x).strip().lower()
-    if text in ('','0','0.0','false'): return False
-    if text in ('1','1.0','true'): return True
+    if text in _NO: return False
+    if text in _YES: return True
     raise ValueError(f'{what} is {str(x)[:40]!r}: write 0 or 1')
+
+# %% ../nbs/08_formats.ipynb #e5d6a6fc
+def _names(raw, scores, where):
+    "(class name of an object, the name as written) of the text `raw`; `scores`: it is a detection's"
+    if scores: return raw,raw
+    name = clean_name(raw.strip(), where)
+    return name, name if nfc(raw)==name else raw
 
 # %% ../nbs/08_formats.ipynb #9434df03
 class Fault(NamedTuple):
@@ -231,7 +242,7 @@ def _one(x, tag, at):
 def _voc_object(x, i, where, scores):
     "The `ParsedObject` of XML element `x`, the `i`-th object"
     raw  = _one(x, 'name', f'{where}: object {i}') or ''
-    name = raw if scores else raw.strip()
+    name,raw = _names(raw, scores, f'{where}: object {i}')
     if not name: raise ValueError(f'{where}: object {i} has no name: write its class in <name>')
     at,boxes = f'{where}: object {i} ({name})',x.findall('bndbox')
     if not boxes: raise ValueError(f'{at} has no bndbox: give it one, or take the object out')
@@ -316,7 +327,7 @@ def parse_coco_annotation(
     at = f'{where}: annotation {which}'
     if isinstance(cat, (bool,list,dict)) or cat not in names:
         raise ValueError(f'{at} has the unknown category_id {str(cat)[:40]!r}: correct it, or add the category')
-    name = names[cat] if scores else names[cat].strip()
+    name,raw = _names(names[cat], scores, at)
     if not isinstance(b, (list,tuple,np.ndarray)) or len(b)!=4:
         raise ValueError(f'{at} ({name}) has no bbox of four numbers: give x, y, width, height')
     sides = ('x','y','width','height')
@@ -324,7 +335,8 @@ def parse_coco_annotation(
     crowd   = flag(o.get('iscrowd'), f'{at}: iscrowd')
     hard    = crowd or flag(o.get('ignore'), f'{at}: ignore')
     score   = finite_number(o.get('score'), f'{at} ({name}): score', quoted=False) if scores else None
-    return ParsedObject(which, name, [x,y,x+w,y+h], hard, crowd, score, raw_name=names[cat])
+    area    = o.get('area') if type(o.get('area')) in (int,float) else None
+    return ParsedObject(which, name, [x,y,x+w,y+h], hard, crowd, score, raw, xywh=[x,y,w,h], area=area)
 
 # %% ../nbs/08_formats.ipynb #0f59597d
 def _only(values, what):
@@ -438,8 +450,8 @@ def _yolo_object(words, i, names, size, where, scores):
     h,w   = size
     box   = _yolo_box([_yolo_share(o, f'{at}: number {j}') for j,o in enumerate(words[1:n], 2)])
     box   = [_at_border(v)*o for v,o in zip(box, (w,h,w,h))]
-    name  = names[k] if scores else names[k].strip()
-    return ParsedObject(i, name, box, score=score, raw_name=names[k])
+    name,raw = _names(names[k], scores, at)
+    return ParsedObject(i, name, box, score=score, raw_name=raw)
 
 # %% ../nbs/08_formats.ipynb #d86e9a67
 def parse_yolo(
@@ -504,8 +516,8 @@ def _labelme_object(o, i, where, scores):
     "The `ParsedObject` of the `i`-th shape"
     if not isinstance(o, dict): raise ValueError(f'{where}: shape {i} is not an object with keys: write it again')
     raw,points = o.get('label'),o.get('points')
-    name = raw if scores or not isinstance(raw, str) else raw.strip()
-    if not isinstance(raw, str) or not name: raise ValueError(f'{where}: shape {i} has no label: write its class')
+    name,raw = _names(raw if isinstance(raw, str) else '', scores, f'{where}: shape {i}')
+    if not name: raise ValueError(f'{where}: shape {i} has no label: write its class')
     at = f'{where}: shape {i} ({name})'
     if not isinstance(points, list) or not points or any(not isinstance(p, list) or len(p)!=2 for p in points):
         raise ValueError(f'{at} has no points: give x and y of each')
@@ -620,11 +632,13 @@ def parse_row(
     empty = [blank(v) for v in cells]
     if all(empty): return None
     if any(empty):
-        raise ValueError(f'{at} has some of label, x1, y1, x2, y2 but not all: '
-                         'fill them, or empty them all for an image without objects')
+        what = 'has some of label, x1, y1, x2, y2 but not all'
+        if empty==[True]+[False]*4 and not isinstance(cells[0], str):
+            what = 'has a box but no label (read_csv(…, keep_default_na=False) keeps classes None and NA)'
+        raise ValueError(f'{at} {what}: fill them, or empty them all for an image without objects')
     raw,*b = cells
     raw   = str(int(raw)) if isinstance(raw, float) and raw.is_integer() else str(raw)
-    name  = raw if scores else raw.strip()
+    name,raw = _names(raw, scores, at)
     box   = [finite_number(v, f'{at} ({name}): {o}') for v,o in zip(b, ('x1','y1','x2','y2'))]
     hard  = r.get('difficult')
     hard  = flag(None if hard is None or pd.isna(hard) else hard, f'{at}: difficult')

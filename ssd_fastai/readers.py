@@ -7,7 +7,7 @@ __all__ = ['SOURCES', 'IMG_EXTS', 'VOC_NAMES', 'Note', 'Records', 'describe_data
            'read_pascal_2007', 'read_yolo', 'read_df', 'make_vocab', 'verify_pixels']
 
 # %% ../nbs/32_readers.ipynb #a8b8028f
-import os, re, unicodedata
+import math, os, re, unicodedata
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -38,12 +38,12 @@ class Note:
         return ' '.join(o for o in (self.file, which, self.name) if o)
 
 # %% ../nbs/32_readers.ipynb #771b9adf
-INVERTED,NO_AREA = 'with inverted corners','without area'
-OUTSIDE,CLIPPED  = 'outside the image','reaching out of the image'
-OTHER_SIZE       = 'of another size than stated'
-EXIF_TURN        = 'with an EXIF turn, boxes taken as drawn on the upright picture'
-LISTED_TWICE     = 'listed more than once, taken once'
-NO_LABELS        = 'without a label file, taken as without objects'
+CLIPPED      = 'reaching out of the image'
+OTHER_SIZE   = 'of another size than stated'
+RESCALED     = 'of another size than stated, boxes scaled to it'
+EXIF_TURN    = 'with an EXIF turn, boxes taken as drawn on the upright picture'
+LISTED_TWICE = 'listed more than once, taken once'
+NO_LABELS    = 'without a label file, taken as without objects'
 
 # %% ../nbs/32_readers.ipynb #5aa39b79
 class Records(list):
@@ -53,9 +53,11 @@ class Records(list):
         notes=(),          # `Note`s
         name='',           # what was read, for messages
         category_ids=None, # dict from class name to its id in the files, where they have ids
+        vocab=None,        # all class names, where the layout says which there are; without '#na#'
     ):
         super().__init__(items)
         self.notes,self.name,self.category_ids = list(notes),name,dict(category_ids or {})
+        self.vocab = None if vocab is None else list(vocab)
 
     def of_kind(self, kind): return [o for o in self.notes if o.kind==kind]
     @property
@@ -100,21 +102,33 @@ def _rotate(boxes, orient, size):
     return [[min(a,c), min(b,d), max(a,c), max(b,d)] for (a,b),(c,d) in corners]
 
 # %% ../nbs/32_readers.ipynb #7f053e0d
-_EXIF = {'.jpg','.jpeg','.jpe','.jfif','.tif','.tiff','.webp'}   # files that may have an orientation
+_NO_EXIF = {'.bmp','.dib','.gif','.ppm','.pgm','.tga'}   # files that cannot have an orientation
 
 def _orientation(file):
     "EXIF's orientation of an image file, 1 to 8"
     with Image.open(file) as im: return exif_orientation(im)
 
-def _upright(boxes, stated, file, size, orient=None):
+def _scaled(boxes, stated, size, orient):
+    "Boxes of a picture of `stated` size (h,w) in the upright frame of `size`"
+    shape   = lambda hw: math.log(hw[0]/hw[1])
+    on_side = orient>4 and abs(shape(stated)+shape(size)) < abs(shape(stated)-shape(size))
+    if on_side: boxes,stated = _rotate(boxes, orient, stated),stated[::-1]
+    kh,kw = size[0]/stated[0],size[1]/stated[1]
+    return [[x1*kw, y1*kh, x2*kw, y2*kh] for x1,y1,x2,y2 in boxes]
+
+def _upright(boxes, stated, file, size, orient=None, rescale=False):
     "(`boxes` in the upright frame of `size`, a doubt (why, detail) or None); `stated`: (h,w) it was drawn at, or None"
-    if not stated or min(stated)<=0: return boxes,None
-    swapped = stated==size[::-1]
-    if orient is None: orient = _orientation(file) if swapped or file.suffix.lower() in _EXIF else 1
-    if swapped and orient>4 and stated!=size: return _rotate(boxes, orient, stated),None
-    if stated!=size: return boxes,(OTHER_SIZE, f'stated {stated[0]}×{stated[1]}, is {size[0]}×{size[1]}')
-    if orient in (2,3,4) or (orient>4 and swapped): return boxes,(EXIF_TURN, f'orientation {orient}')
-    return boxes,None
+    known   = bool(stated) and min(stated)>0
+    swapped = known and stated==size[::-1]!=size
+    if orient is None: orient = 1 if file.suffix.lower() in _NO_EXIF else _orientation(file)
+    unsure = (EXIF_TURN, f'orientation {orient}')
+    if not known: return boxes, unsure if orient>1 and boxes else None
+    if swapped and orient>4: return _rotate(boxes, orient, stated),None
+    if stated!=size:
+        detail = f'stated {stated[0]}×{stated[1]}, is {size[0]}×{size[1]}'
+        if rescale and not swapped: return _scaled(boxes, stated, size, orient),(RESCALED, detail)
+        return boxes,(OTHER_SIZE, detail)
+    return boxes, unsure if orient in (2,3,4) or (orient>4 and size[0]==size[1]) else None
 
 # %% ../nbs/32_readers.ipynb #a4c82925
 class Outcome(NamedTuple):
@@ -130,9 +144,9 @@ def settle(o, b, size, where):
     note = lambda kind,why: Note(kind, why, where, o.which, o.name)
     if o.flat: return Outcome(o, None, note('left out', INVERTED if x2<x1 or y2<y1 else NO_AREA))
     if b[2]<=0 or b[3]<=0 or b[0]>=w or b[1]>=h: return Outcome(o, None, note('left out', OUTSIDE))
-    c = [max(b[0],0.), max(b[1],0.), min(b[2],float(w)), min(b[3],float(h))]
-    x1,y1,x2,y2 = np.float32(c)   # a box may be thinner than float32 can tell
-    if not (x2>x1 and y2>y1): return Outcome(o, None, note('left out', NO_AREA))
+    c  = [max(b[0],0.), max(b[1],0.), min(b[2],float(w)), min(b[3],float(h))]
+    at = np.float32(c).tolist()   # as the record will hold them
+    if min(at[2]-at[0], at[3]-at[1])<least_side(size): return Outcome(o, None, note('left out', NO_AREA))
     return Outcome(o, c, None if c==list(b) else note('clipped', CLIPPED))
 
 # %% ../nbs/32_readers.ipynb #3eb75d7d
@@ -148,13 +162,14 @@ class Job(NamedTuple):
 
 # %% ../nbs/32_readers.ipynb #27ef4c23
 def record_of(
-    job,         # a `Job`
-    ann,         # its `Annotation`
-    size,        # (height, width) of the upright image
-    orient=None, # EXIF's orientation, where known
+    job,           # a `Job`
+    ann,           # its `Annotation`
+    size,          # (height, width) of the upright image
+    orient=None,   # EXIF's orientation, where known
+    rescale=False, # whether to scale boxes from the stated size to that of the image
 ): # (`GroundTruth`, an `Outcome` per object, doubts about the image as `Note`s)
     "The record of an image"
-    boxes,doubt = _upright([o.box for o in ann.objects], ann.size, job.image, size, orient)
+    boxes,doubt = _upright([o.box for o in ann.objects], ann.size, job.image, size, orient, rescale)
     outcomes = [settle(o, b, size, job.where) for o,b in zip(ann.objects, boxes)]
     kept   = [o for o in outcomes if o.box]
     boxes  = torch.tensor([o.box for o in kept], dtype=torch.float32).reshape(-1,4)
@@ -162,6 +177,57 @@ def record_of(
     truth  = GroundTruth(boxes, [o.obj.name for o in kept], **flags, size=size, file=job.image, image_id=ann.image_id)
     doubts = [Note('note', doubt[0], job.where, name=doubt[1])] if doubt else []
     return truth, outcomes, doubts
+
+# %% ../nbs/32_readers.ipynb #b8b69b81
+def all_shares(
+    boxes, # [N,4] numbers as they are written
+)->bool:
+    "Whether boxes that should be in pixels lie between 0 and 1, as shares of the image do"
+    b = np.asarray(boxes, dtype=float).reshape(-1,4)
+    return len(b)>2 and bool((b!=0).any() and ((b>=0)&(b<=1)).all(1).mean()>0.9)
+
+def _all_corners(objs, sizes):
+    "Whether COCO's bbox holds corners, in the `ParsedObject`s `objs`; `sizes`: (h,w) of the image of each"
+    if len(objs)<3 or any(o.xywh is None for o in objs): return False
+    (x,y,w,h),(H,W) = np.array([o.xywh for o in objs]).T,np.array(sizes, dtype=float).T
+    if ((w>x) & (h>y) & (w<=W+1) & (h<=H+1)).mean()<0.95: return False
+    if ((x+w>W*1.02+1) | (y+h>H*1.02+1)).mean()>=0.1: return True
+    area  = np.array([np.nan if o.area is None else o.area for o in objs])
+    close = lambda v: (abs(area-v)<=0.02*v+1).mean()
+    if close((w-x)*(h-y))>0.95 and close(w*h)<0.5: return True
+    return len(objs)>9 and min(_grows(x, w), _grows(y, h))>0.7
+
+def _grows(a, b):
+    "The correlation of two arrays; 0 where one is constant"
+    return np.corrcoef(a, b)[0,1] if a.std() and b.std() else 0.
+
+# %% ../nbs/32_readers.ipynb #2ae9742f
+def _resized(pairs):
+    "(annotations that state another size than their image has, those that state one), if the boxes fit what is stated"
+    known = [(ann,size) for ann,size in pairs if ann.size and min(ann.size)>0]
+    other = [ann for ann,size in known if ann.size not in (size, size[::-1])]
+    if len(known)<2 or len(other)<0.9*len(known): return None
+    fits = [o.box[2]<=ann.size[1]+1 and o.box[3]<=ann.size[0]+1 for ann in other for o in ann.objects]
+    return (len(other),len(known)) if fits and np.mean(fits)>=0.95 else None
+
+def whole_faults(
+    pairs,         # (`Annotation`, (height, width) of its upright image) of every image of a split
+    rescale=False, # are boxes scaled to the image?
+)->list:           # of texts: what is wrong, and what to do
+    "What is wrong with the boxes of a split as a whole"
+    objs  = [(o,size) for ann,size in pairs for o in ann.objects]
+    boxes = [o.xywh or o.stated or o.box for o,_ in objs]
+    found = []
+    if all_shares(boxes):
+        found.append('all boxes lie between 0 and 1, so they are shares of the image and not pixels: '
+                     'multiply them by its width and height')
+    elif _all_corners([o for o,_ in objs], [size for _,size in objs]):
+        found.append("bbox holds x1, y1, x2, y2, as all boxes fit their image only in that way: write x, y, width, height")
+    resized = None if rescale else _resized(pairs)
+    if resized:
+        found.append(f'{resized[0]} of {resized[1]} annotations state another size than their image has, and the boxes '
+                     'fit what is stated: scale the boxes with rescale=True (--rescale), or correct the sizes')
+    return found
 
 # %% ../nbs/32_readers.ipynb #af231b5f
 def map_threads(
@@ -183,11 +249,13 @@ class Listing(NamedTuple):
     jobs:list              # of `Job`
     notes:list=()          # of `Note`
     category_ids:dict=None # from class name to its id in the files
+    vocab:list=None        # all class names, where the layout says which there are
 
 def merged(
     listings, # `Listing`s
 )->Listing:
     "Several splits as one, each image once"
+    listings = list(listings)
     jobs,notes,ids = {},[],{}
     for o in listings:
         for job in o.jobs:
@@ -195,22 +263,27 @@ def merged(
             else: jobs[job.image] = job
         notes += o.notes
         ids.update(o.category_ids or {})
-    return Listing(list(jobs.values()), notes, ids)
+    vocabs = [o.vocab for o in listings]
+    vocab  = vocabs[0] if vocabs and vocabs.count(vocabs[0])==len(vocabs) else None
+    return Listing(list(jobs.values()), notes, ids, vocab)
 
 # %% ../nbs/32_readers.ipynb #3d96ad38
-def _read_job(job):
-    "(`GroundTruth`, notes) of a job"
+def _read_job(job, rescale=False):
+    "(`GroundTruth`, notes, `Annotation`) of a job"
     if job.shared and not os.path.isfile(job.image):
         raise ValueError(f'{job.image} is missing, but {job.annotation} lists it: add it, or take it out')
     size = image_size(job.image)
-    truth,outcomes,doubts = record_of(job, job.parse(size), size)
-    return truth, [o.note for o in outcomes if o.note] + doubts
+    ann  = job.parse(size)
+    truth,outcomes,doubts = record_of(job, ann, size, rescale=rescale)
+    return truth, [o.note for o in outcomes if o.note] + doubts, ann
 
-def _read_listing(listing, name, verbose):
-    "`Records` of a `Listing`; prints a line on the notes where `verbose`"
-    res   = map_threads(_read_job, listing.jobs)
-    notes = [*listing.notes, *(o for _,found in res for o in found)]
-    recs  = Records([o for o,_ in res], notes, name, listing.category_ids)
+def _read_listing(listing, name, verbose, rescale=False):
+    "`Records` of a `Listing`; prints a line on the notes where `verbose`. ValueError for a fault of the whole"
+    res    = map_threads(partial(_read_job, rescale=rescale), listing.jobs)
+    faults = whole_faults([(ann, o.size) for o,_,ann in res], rescale)
+    if faults: raise ValueError(f'{name} ({listing.jobs[0].annotation}): {faults[0]}')
+    notes = [*listing.notes, *(o for _,found,_ in res for o in found)]
+    recs  = Records([o for o,_,_ in res], notes, name, listing.category_ids, listing.vocab)
     if verbose and recs.notes: print(f'{recs.name}: {recs.summary()}')
     return recs
 
@@ -266,11 +339,12 @@ def read_split(
     split='train',   # a name, names with commas between ('2007/train,2012/train'), or a list; of COCO: 'train.json'
     verbose=True,    # whether to print a line on what was left out, clipped or doubtful
     sources=SOURCES, # dict from name to `Source`
+    rescale=False,   # whether to scale boxes from the size that the annotation states to that of the image
 )->Records:          # one `GroundTruth` per image, in the order listed
     "Read one or more splits of a data set in any layout. ValueError where something is missing or faulty"
     names = split_names(split)
     found = merged(find_source(path, o, sources).jobs(path, o) for o in names)
-    return _read_listing(found, ' + '.join(names), verbose)
+    return _read_listing(found, ' + '.join(names), verbose, rescale)
 
 # %% ../nbs/32_readers.ipynb #99a8e895
 IMG_EXTS = IMAGE_SUFFIXES
@@ -333,8 +407,8 @@ def looks_like(
     name, # of an image that was not found
 )->str:   # 'which is …: write …'; None: it looks like any other name
     "Why there may be no image of a name, and what to write"
-    if re.match('[a-z][a-z0-9+.-]+://', name, re.I): return 'which is a URL: download the image, and write its file name'
-    if re.match(r'[a-z]:[\\/]', name, re.I): return 'which is a path of another computer: write the name of an image here'
+    if re.match('[a-z][a-z0-9+.-]+://', name, re.I): return 'which is a URL: download it, and write its file name'
+    if re.match(r'[a-z]:[\\/]', name, re.I): return 'which is a path on Windows: write the file name'
     if '\\' in name: return 'which has backslashes: write / between folder and file'
     if re.search('%[0-9a-f]{2}', name, re.I): return f'which is written as in a URL: write {unquote(name)!r}'
 
@@ -344,7 +418,7 @@ def _spellings(name):
 
 def on_disk(
     file, # a path
-)->Path:  # the path of the file that is there, whose name may be stored in another Unicode form; `file` if there is none
+)->Path:  # that of the file that is there, whose name may have another Unicode form; or `file`
     "A file by its name, in whatever form Unicode has it"
     if str(file).isascii() or os.path.exists(file): return Path(file)
     return next((Path(o) for o in _spellings(str(file)) if os.path.exists(o)), Path(file))
@@ -368,6 +442,9 @@ def _not_there(name):
     return 'but JPEGImages has no such image: add it, or take the line out'
 
 # %% ../nbs/32_readers.ipynb #0887d89a
+VOC_NAMES = ('aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person '
+             'pottedplant sheep sofa train tvmonitor').split()
+
 def _parse_voc_file(xml, size, faults=None):
     "The `Annotation` in a VOC XML file. ValueError where the file is missing"
     if xml.is_file(): return parse_voc(xml, faults=faults)._replace(image_id=xml.stem)
@@ -384,7 +461,7 @@ def _voc_jobs(path, split, faults=None):
             img = _voc_image(o, imgs, file)
             xml = on_disk(folder/'Annotations'/f'{img.stem}.xml')
             jobs.append(Job(img, xml, partial(_parse_voc_file, xml)))
-    return Listing(jobs)
+    return Listing(jobs, vocab=VOC_NAMES if '/' in str(split) else None)   # a year: VOC's own data
 
 # %% ../nbs/32_readers.ipynb #98172065
 def _voc_splits(path):
@@ -419,11 +496,12 @@ def read_voc(
     path,          # a VOC folder (JPEGImages, Annotations, ImageSets/Main), a VOCdevkit, or a list of either
     split='train', # a file of ImageSets/Main without .txt; in a VOCdevkit '2007/train'; several with commas, or a list
     verbose=True,  # whether to print a line on what was left out, clipped or doubtful
+    rescale=False, # whether to scale boxes from the size that the annotation states to that of the image
 )->Records:        # one `GroundTruth` per image, in the order listed
     "Read one or more splits of Pascal VOC's layout. ValueError for a missing or faulty file, number or name"
     names = split_names(split)
     paths = path if isinstance(path, (list,tuple)) else [path]
-    return _read_listing(merged(_voc_jobs(p, o) for p in paths for o in names), ' + '.join(names), verbose)
+    return _read_listing(merged(_voc_jobs(p, o) for p in paths for o in names), ' + '.join(names), verbose, rescale)
 
 # %% ../nbs/32_readers.ipynb #d8389cdf
 def _load_coco(file):
@@ -459,14 +537,15 @@ def _inside(root, name, where):
     "The path of `name` in folder `root`; a name that leads out of it is refused"
     if not isinstance(name, str) or not name.strip() or '\0' in name:
         raise ValueError(f'{where} names the image {str(name)[:40]!r}: write its file name')
-    p = Path(os.path.normpath(name))
+    p,hint = Path(os.path.normpath(name)),looks_like(name)
+    if hint and not os.path.exists(Path(root)/p): raise ValueError(f'{where} names {name!r}, {hint}')
     try:
         if p.is_absolute(): p = p.relative_to(Path(root).absolute())
         if p.drive or p.parts[:1]==('..',): raise ValueError
     except ValueError:
         raise ValueError(f'{where} names {name!r}, which leads out of {root}: '
                          'give it relative to that folder') from None
-    return Path(root)/p
+    return on_disk(Path(root)/p)
 
 # %% ../nbs/32_readers.ipynb #38df3aac
 def _coco_annotation(img, objects, file, size, faults=None):
@@ -490,6 +569,19 @@ def _coco_objects(d, imgs, names, file, faults):
     return res
 
 # %% ../nbs/32_readers.ipynb #36421e6b
+def _coco_categories(d, cats, file):
+    "{class name: its id}. ValueError for two categories of one name, if objects have both"
+    used = {o['category_id'] for o in d['annotations'] if isinstance(o.get('category_id'), (int,str))}
+    res  = {}
+    for k,o in cats.items():
+        name  = nfc(o['name'].strip())
+        other = res.get(name)
+        if other in used and k in used:
+            raise ValueError(f'{file}: the categories {other!r} and {k!r} are both called {name!r}: '
+                             'give them one id, or two names')
+        if other not in used: res[name] = k
+    return res
+
 def _coco_listing(root, file, faults=None):
     "The `Listing` of COCO's `file`, whose images lie in folder `root`"
     d = _load_coco(file)
@@ -507,7 +599,7 @@ def _coco_listing(root, file, faults=None):
     objs = _coco_objects(d, imgs, {k: o['name'] for k,o in cats.items()}, file, faults)
     jobs = [Job(p, file, partial(_coco_annotation, imgs[k], objs[k], file), imgs[k]['file_name'], shared=True)
             for k,p in paths.items()]
-    return Listing(jobs, category_ids={o['name'].strip(): k for k,o in cats.items()})
+    return Listing(jobs, category_ids=_coco_categories(d, cats, file))
 
 # %% ../nbs/32_readers.ipynb #14063243
 def _coco_files(path):
@@ -548,16 +640,18 @@ def read_coco(
     images,       # folder of the images
     annotations,  # JSON file in COCO's format
     verbose=True, # whether to print a line on what was left out, clipped or doubtful
+    rescale=False, # whether to scale boxes from the size that the file states to that of the image
 )->Records:       # one `GroundTruth` per image, in the file's order; images without annotations are kept
     "Read COCO's format: `iscrowd` makes an object a crowd and difficult, `ignore` difficult. Errors as in `read_voc`"
     file = Path(annotations)
-    return _read_listing(_coco_listing(Path(images), file), file.name, verbose)
+    return _read_listing(_coco_listing(Path(images), file), file.name, verbose, rescale)
 
 # %% ../nbs/32_readers.ipynb #f7190a25
 def read_pascal_2007(
     path,          # the folder that `untar_data(URLs.PASCAL_2007)` returns
     split='train', # 'train', 'valid' or 'test': a JSON file there; several with commas, or a list
     verbose=True,  # whether to print a line on what was left out, clipped or doubtful
+    rescale=False, # whether to scale boxes from the size that the annotation states to that of the image
 )->Records:        # one `GroundTruth` per image, in the order listed
     "Read fastai's own copy of VOC2007; its `ignore` is VOC's `difficult`"
     names,listings = split_names(split),[]
@@ -565,7 +659,7 @@ def read_pascal_2007(
         folder = Path(path)/o
         if o=='valid' and not folder.is_dir(): folder = Path(path)/'train'   # both halves of trainval lie there
         listings.append(_coco_listing(folder, Path(path)/f'{o}.json'))
-    return _read_listing(merged(listings), ' + '.join(names), verbose)
+    return _read_listing(merged(listings)._replace(vocab=VOC_NAMES), ' + '.join(names), verbose, rescale)
 
 # %% ../nbs/32_readers.ipynb #df5124d2
 def _yolo_label(image):
@@ -608,7 +702,7 @@ def _yolo_names(d, file):
             raise ValueError(f'{file}: names[{k}] is {_shown(v)}, not a name: '
                              'write one, in quotes where YAML gives it another meaning')
     names = {k: str(v) for k,v in names.items()}
-    twice,n = Counter(v.strip() for v in names.values()).most_common(1)[0]
+    twice,n = Counter(nfc(v.strip()) for v in names.values()).most_common(1)[0]
     if n>1: raise ValueError(f'{file}: names holds {twice!r} twice: the names must differ')
     return names
 
@@ -673,7 +767,7 @@ def _yolo_jobs(path, split, faults=None):
         raise ValueError(f'{file}: {split} is an empty split: no image lies in {", ".join(map(str, places))}')
     jobs  = [Job(o, _yolo_label(o), partial(_parse_yolo_file, _yolo_label(o), names)) for o in images]
     notes = [Note('note', NO_LABELS, o.image.name) for o in jobs if not os.path.isfile(o.annotation)]
-    return Listing(jobs, notes, {v.strip(): k for k,v in names.items()})
+    return Listing(jobs, notes, {nfc(v.strip()): k for k,v in names.items()})
 
 def _yolo_splits(path):
     "Names of the splits of a YOLO data set"
@@ -733,17 +827,16 @@ def read_df(
     return _read_listing(Listing(jobs), 'data frame', verbose)
 
 # %% ../nbs/32_readers.ipynb #3fc8b299
-VOC_NAMES = ('aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person '
-             'pottedplant sheep sofa train tvmonitor').split()
-
 def make_vocab(
     train,      # records of the training split
     valid=(),   # records of the validation split, whose classes must be in the vocabulary
     vocab=None, # names to use instead, with or without '#na#'
-)->list:        # '#na#' and the classes: VOC's 20 where all names are VOC's, otherwise the training split's, sorted
+)->list:        # '#na#' and the classes: those that the layout of the training split states, otherwise its own, sorted
     "The vocabulary of a data set. ValueError for a class outside it, with class and file"
     names = sorted({n for o in train for n in o.names})
-    if vocab is None: vocab = VOC_NAMES if names and {*names} <= {*VOC_NAMES} else names
+    stated = getattr(train, 'vocab', None) or []
+    if vocab is None: vocab = stated if names and {*names} <= {*stated} else names
+    vocab = [nfc(o) if isinstance(o, str) else o for o in vocab]
     vocab = ['#na#'] + [o for i,o in enumerate(vocab) if i or o!='#na#']
     if not all(isinstance(o, str) and o for o in vocab):
         raise ValueError(f'vocab holds something that is not a name: {vocab[1:]}')

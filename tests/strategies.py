@@ -192,7 +192,7 @@ def wanted_voc(o):
     nums = [number(v) for v in o['nums']]
     name = (o['name'] or '').strip() and o['drop']!='name'
     if not name or o['drop'] or None in nums: return None
-    if (o['difficult'] or '').strip().lower() not in ('','0','1','true'): return None
+    if (o['difficult'] or '').strip().lower() not in ('','0','1','true','yes'): return None
     flat = nums[2]<=nums[0] or nums[3]<=nums[1]
     return nums if flat else [nums[0]-1, nums[1]-1, *nums[2:]]
 
@@ -637,6 +637,178 @@ def check_results(x, room):
     assert len(res)==1 and len(res[0])==len(json.loads(raw.decode('utf-8-sig')))
     return 'correct'
 
+# --- images of 16 bits
+
+Deep = namedtuple('Deep', 'ext lo hi h w n stated colour')
+
+@st.composite
+def deep_shots(draw):
+    lo,hi = sorted(draw(st.sampled_from([(0,255), (0,1023), (0,4095), (0,16383), (0,65535), (27_000,31_000), (30_000,30_100), (900,900), (0,0), (65_535,65_535)])
+                        if draw(st.booleans()) else st.tuples(st.integers(0, 65535), st.integers(0, 65535))))
+    return Deep(draw(st.sampled_from(['png','tif','pgm'])), lo, hi, draw(st.integers(1, 20)), draw(st.integers(2, 40)), draw(st.integers(0, 2**32)),
+                draw(st.sampled_from([None,None,hi,4095,60_000])), draw(st.integers(0, 3))==3)
+
+def deep_colour(a):
+    "The bytes of a colour PNG with 16 bits per channel, of pixels [h,w,3]"
+    part = lambda k,d: struct.pack('>I', len(d)) + k + d + struct.pack('>I', zlib.crc32(k+d))
+    rows = b''.join(b'\0'+o.astype('>u2').tobytes() for o in a)
+    return b'\x89PNG\r\n\x1a\n' + part(b'IHDR', struct.pack('>IIBBBBB', a.shape[1], a.shape[0], 16, 2, 0, 0, 0)) + part(b'IDAT', zlib.compress(rows)) + part(b'IEND', b'')
+
+def check_deep(s, room):
+    "Grey of 16 bits: the order of the values stays, none of the range is lost, and the whole range gives its upper 8 bits"
+    a = np.random.default_rng(s.n).integers(s.lo, s.hi+1, (s.h,s.w,3) if s.colour else (s.h,s.w)).astype(np.uint16)
+    a.flat[0],a.flat[-1] = s.lo,s.hi
+    file = room.path/f'deep.{"png" if s.colour else s.ext}'
+    if s.colour: file.write_bytes(deep_colour(a))
+    else: Image.fromarray(a).save(file, **(dict(tiffinfo={281:s.stated}) if s.ext=='tif' and s.stated else {}))
+    im,why = attempt(load_image, file, names=[file.name])
+    assert image_size(file)==(s.h,s.w)
+    if s.colour:
+        assert (im is None)==(0<s.hi>>8<128), why
+        return 'refused' if im is None else 'correct' if np.array_equal(np.asarray(im), a>>8) else 'the upper 8 bits are not there'
+    got = np.asarray(im).astype(int)
+    assert got.shape==(s.h,s.w,3) and (got==got[...,:1]).all() and np.array_equal(got, np.asarray(load_image(file)))
+    v,g = a.ravel().astype(int),got[...,0].ravel()
+    order = np.argsort(v, kind='stable')
+    assert (np.diff(g[order])>=0).all(), 'a brighter pixel became darker'
+    if s.ext=='tif' and s.stated and s.hi<=s.stated<65535: assert np.abs(g-v*256/(s.stated+1)).max()<=1; return 'correct'
+    whole = s.lo==s.hi or (s.hi>=2**15 and s.hi-s.lo>=2**14)
+    if whole: assert np.array_equal(g, v>>8); return 'correct'
+    assert g.max()-g.min()>=min(s.hi-s.lo, 62), 'greys were lost'
+    return 'correct'
+
+# --- VOC objects in other shapes
+
+@st.composite
+def odd_voc(draw):
+    "(texts of objects, their boxes or None where the file must be refused, the whole XML)"
+    spell = draw(st.sampled_from([str, str, str.upper, str.capitalize]))
+    el    = lambda k,*inside: f'<{spell(k)}>{"".join(inside)}</{spell(k)}>'
+    wrap  = draw(st.sampled_from([None,None,'objects','Objects','items']))
+    boxes,texts,fault = [],[],False
+    for _ in range(draw(st.integers(0, 4))):
+        x,y = draw(st.integers(1, 30)),draw(st.integers(1, 20))
+        b   = [x, y, x+draw(st.integers(1, 8)), y+draw(st.integers(1, 8))]
+        n   = draw(now_and_then(6, st.sampled_from([0,2,3]), st.just(1)))
+        box = el('bndbox', *(el(k, str(v)) for k,v in zip(('xmin','ymin','xmax','ymax'), b)))
+        texts.append(el('object', el('name', draw(st.sampled_from(['cat','dog']))), *[box]*n))
+        boxes.append([b[0]-1, b[1]-1, *b[2:]])
+        fault |= n!=1
+    if texts and draw(st.integers(0, 7))==7: texts[0],fault = texts[0].replace(f'</{spell("object")}>', f'{texts[-1]}</{spell("object")}>'),True # one inside another
+    stray = draw(now_and_then(8, st.sampled_from(['<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>5</xmax><ymax>5</ymax></bndbox>', '<box xmin="1" ymin="1" xmax="5" ymax="5"/>']), st.just('')))
+    body  = el(wrap, *texts) if wrap else ''.join(texts)
+    space = draw(st.sampled_from(['','',' xmlns="http://example.org/voc"']))
+    return (None if fault or stray else boxes), len(texts), f'<annotation{space}>{tag("filename", "a.png")}{body}{stray}</annotation>'
+
+def check_odd_voc(x, room):
+    "Every box of the file is read, or the file is refused"
+    boxes,n,text = x
+    (room.voc/'Annotations/a.xml').write_text(text)
+    res,why = attempt(lambda: read_voc(room.voc, 'a', verbose=False), names=['a.xml'])
+    if boxes is None: assert why, f'read: {res[0].boxes.tolist()} of {text}'; return 'refused'
+    assert res is not None, why
+    np.testing.assert_array_equal(res[0].boxes.numpy(), np.float32(boxes).reshape(-1,4))
+    return accounted(res, n)
+
+# --- names with spaces in the list of a split
+
+WORDY = ['photo','photo (1)','photo 1','photo 0','photo -1','a b','a b 1','c','c 1 1','x  y']
+
+@st.composite
+def wordy_splits(draw):
+    "(the images that are there, lines as (name, text))"
+    there = draw(st.lists(st.sampled_from(WORDY), min_size=1, max_size=6, unique=True))
+    line  = st.sampled_from([*there, *there, *WORDY]).flatmap(lambda o: st.sampled_from([o, o, f'{o} 1', f'{o} -1', f'{o}  0', f'{o}.png', f' {o} ', f'./{o}']))
+    return there, draw(st.lists(line, min_size=1, max_size=5))
+
+def meant(line, there):
+    "The image that a line means: the whole of it first, then without its flag; None: none"
+    line = line.strip().removeprefix('./')
+    for o in (line, re.sub(r'\s+(-1|0|1)$', '', line)):
+        for p in (o, o.removesuffix('.png')):
+            if p in there: return p
+
+def check_wordy(x, room):
+    there,lines = x
+    voc = room.path/'wordy'
+    shutil.rmtree(voc, ignore_errors=True)
+    for o in ('JPEGImages','Annotations','ImageSets/Main'): (voc/o).mkdir(parents=True)
+    for o in there:
+        os.link(room.path/'img/a.png', voc/f'JPEGImages/{o}.png')
+        (voc/f'Annotations/{o}.xml').write_text('<annotation></annotation>')
+    (voc/'ImageSets/Main/s.txt').write_text('\n'.join(lines))
+    want = [meant(o, there) for o in lines]
+    res,why = attempt(lambda: read_voc(voc, 's', verbose=False), names=['s.txt'])
+    if None in want: assert why, f'read: {[o.file.name for o in res]}'; return 'refused'
+    assert res is not None, why
+    assert [o.file.stem for o in res]==list(dict.fromkeys(want))
+    return 'correct'
+
+# --- coordinates as shares of the image
+
+@st.composite
+def shares(draw):
+    "(a COCO document or a data frame, whether its boxes are shares): 12 and more boxes"
+    share = draw(st.booleans())
+    h,w   = BOXED['a']
+    rng   = random.Random(draw(st.integers(0, 2**32)))
+    unit  = [[rng.uniform(0, .5), rng.uniform(0, .5), rng.uniform(.1, .5), rng.uniform(.1, .5)] for _ in range(draw(st.integers(12, 20)))] # x,y,w,h
+    boxes = unit if share else [[x*w, y*h, a*w, b*h] for x,y,a,b in unit]
+    if draw(st.booleans()):
+        doc = dict(images=[dict(id=1, file_name='a.png', height=h, width=w), dict(id=2, file_name='sub/a.png', height=h, width=w)], categories=[dict(id=1, name='cat')],
+                   annotations=[dict(id=i, image_id=1+i%2, category_id=1, bbox=b) for i,b in enumerate(boxes)])
+        return doc, share
+    return pd.DataFrame([[('a.png','sub/a.png')[i%2], 'cat', x, y, x+a, y+b] for i,(x,y,a,b) in enumerate(boxes)], columns='fname label x1 y1 x2 y2'.split()), share
+
+def check_shares(x, room):
+    "Boxes in 0–1 are refused, or harm in the doctor's eyes; boxes in pixels are neither"
+    data,share = x
+    if isinstance(data, dict):
+        (room.path/'s.json').write_text(json.dumps(data))
+        res,why = attempt(lambda: read_coco(room.path/'img', room.path/'s.json', verbose=False))
+    else: res,why = attempt(lambda: read_df(data, room.path/'img', verbose=False))
+    if res is None: assert share, why; return 'refused'
+    report,why = attempt(lambda: check_dataset(res, None, None, size=64))
+    kinds = {o.kind for o in report.problems}
+    assert ('relative boxes' in kinds)==share, kinds
+    return 'correct'
+
+# --- results that name their images in several ways
+
+MIXED = ['seq1/f.jpg','seq2/f.jpg','a.jpg','a.png','7.png','9.png','sub/b.png']
+IDS   = [9, 7, 3, 4, 5, 6, 8] # 9.png is image 6, image 9 is seq1/f.jpg
+
+@st.composite
+def mixed_results(draw):
+    "(rows, number of the image that each means; None: that is not clear)"
+    rows,want = [],[]
+    for _ in range(draw(st.integers(0, 6))):
+        i,how = draw(st.integers(0, 6)),draw(st.sampled_from(['id','path','both','id and name','id as text','absolute','name','stem','other']))
+        row,sure,p = {},i,Path(MIXED[i])
+        alone = lambda f: sum(f(Path(o))==f(p) for o in MIXED)==1
+        if how in ('id','both','id and name','other'): row['image_id'] = IDS[i]
+        if how=='id as text': row['image_id'] = str(IDS[i])
+        if how in ('path','both'): row['file_name'] = MIXED[i]
+        if how=='absolute': row['file_name'] = f'/elsewhere/{i}/{MIXED[i]}'
+        if how=='id and name': row['file_name'] = p.name
+        if how=='name': row['file_name'],sure = p.name,i if alone(lambda o: o.name) else None
+        if how=='stem': row['file_name'],sure = p.stem,i if alone(lambda o: o.stem) else None
+        if how=='other': row['file_name'],sure = MIXED[(i+1)%7],None # contradicts the id
+        if how in ('name','stem') and '/' not in MIXED[i] and how=='name': sure = i # a whole path
+        rows.append(dict(row, category_id=1, bbox=[i, i, 10, 10], score=0.5)); want.append(sure)
+    return rows, want
+
+def check_mixed(x, room):
+    rows,want = x
+    recs = [GroundTruth([], [], size=(60,80), file=room.path/'mixed'/o, image_id=k) for o,k in zip(MIXED, IDS)]
+    file = room.path/'x.json'
+    file.write_text(json.dumps(rows))
+    res,why = attempt(lambda: read_detections(file, recs, ['#na#','cat'], {'cat':1}, room.path/'mixed'), names=['x.json'])
+    if None in want: assert why, f'read: {rows}'; return 'refused'
+    if res is None: assert 'another record' in why or 'may mean' in why, why; assert any('/elsewhere' in o.get('file_name', '') for o in rows), why; return 'refused'
+    for i,d in enumerate(res): assert len(d)==want.count(i) and (d.boxes[:,0]==i).all(), (i, rows)
+    return 'correct'
+
 # --- model files
 
 @st.composite
@@ -765,6 +937,11 @@ KINDS = {
     'data sets':     Kind(voc_doc(),       check_doctor,      2_000,  60),
     'images':        Kind(shots(),         check_image,       2_600, 150),
     'image arrays':  Kind(arrays(),        check_array,       2_000, 100),
+    '16 bits':       Kind(deep_shots(),    check_deep,        1_500, 100),
+    'VOC shapes':    Kind(odd_voc(),       check_odd_voc,     2_000, 100),
+    'split names':   Kind(wordy_splits(),  check_wordy,       1_000,  60),
+    'shares':        Kind(shares(),        check_shares,        500,  30),
+    'mixed results': Kind(mixed_results(), check_mixed,       2_000, 100),
     'model files':   Kind(model_files(),   check_model,         300,  10),
     'command lines': Kind(command_lines(), check_command,       150,  12),
 }
