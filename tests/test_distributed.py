@@ -100,6 +100,6 @@ def test_each_file_is_predicted_once(trained, tmp_path):
                for n in '12')
     assert one.keys() == two.keys() and len(one) == N+2
     a,b = json.loads(one['found.json']),json.loads(two['found.json'])
-    assert len(a) == len(b) > N and [o['image_id'] for o in a] == [o['image_id'] for o in b]
+    assert len(a) == len(b) > N and [o['file_name'] for o in a] == [o['file_name'] for o in b]
     assert all(abs(x['score']-y['score']) < 1e-4 for x,y in zip(a, b))
     for n in '12': assert (tmp_path/f'log{n}').read_text().count('failed: ') == 1
