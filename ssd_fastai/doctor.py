@@ -6,7 +6,7 @@
 __all__ = ['Finding', 'DatasetReport', 'check_dataset']
 
 # %% ../nbs/36_doctor.ipynb #7f8b53b6
-import hashlib, os, re
+import hashlib, os, re, textwrap, unicodedata
 from collections import Counter, namedtuple
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,14 +15,17 @@ import numpy as np, torch
 from fastcore.basics import patch
 from PIL import Image
 from .boxes import as_hw
-from .draw import label_color, new_axes
-from .images import MAX_PIXELS, exif_orientation, open_image, upright_rgb
-from .readers import (CLIPPED, INVERTED, LISTED_TWICE, NO_AREA, OTHER_SIZE, OUTSIDE, SOURCES, find_source,
-                                map_threads, merged, record_of, split_names)
-from .records import plural
+from .draw import draw_boxes, label_color, new_axes
+from .formats import Annotation, ParsedObject, collecting
+from .images import MAX_PIXELS, exif_orientation, grey_range, load_image, open_image, upright_rgb
+from .readers import (CLIPPED, INVERTED, LISTED_TWICE, NO_AREA, OTHER_SIZE, OUTSIDE, SOURCES, Job, Listing,
+                                Records, Source, find_source, map_threads, merged, record_of, split_names)
+from .records import GroundTruth, clean_name, nfc, plural
 
 # %% ../nbs/36_doctor.ipynb #2c7ed5e6
 _KINDS = { # kind → does it harm?, cure
+    'relative boxes':           (True,  'multiply x by the width and y by the height of the image'),
+    'corners for a size':       (True,  'write x, y, width, height: subtract x and y'),
     'image not found':          (True,  'add it, or take it out of the list'),
     'unreadable image':         (True,  'fetch it again, or take it out of the split'),
     'missing annotation':       (True,  'write it, empty if there is no object, or take the image out of the split'),
@@ -44,6 +47,7 @@ _KINDS = { # kind → does it harm?, cure
     'spaces around a name':     (False, 'remove them; the readers do'),
     'tiny object':              (False, 'train at a larger size, cut the images into tiles, or mark it difficult'),
     'rare class':               (False, 'annotate more objects of it, or leave the class out'),
+    '16-bit grey':              (False, 'to choose the range yourself, save the images with 8 bits'),
     'EXIF turn':                (False, 'look at it with .show(); to be sure, save the image upright'),
     'no size stated':           (False, 'write the size of the image'),
     'image without annotation': (False, 'annotate it, or remove it'),
@@ -61,15 +65,18 @@ class Finding:
     name:str      # the class, where it is about one
     reason:str    # what is wrong
     cure:str      # what to do
+    image:str=None # the image to look at, where there is one
+    box:tuple=None # x1,y1,x2,y2 of the object in it, pixels
     def __str__(self):
         which = '' if self.object is None else f' object {self.object}'
         return f'{self.file}{which}{f" ({self.name})" if self.name else ""}: {self.reason}'
 
-def _finding(kind, file, reason, which=None, name='', harms=None, cure=None):
+def _finding(kind, file, reason, which=None, name='', harms=None, cure=None, image=None, box=None):
     "A `Finding`; harm and cure are those of its kind unless they are given"
     default,todo = _KINDS[kind]
     harms = default if harms is None else harms
-    return Finding(kind, 'harms' if harms else 'note', str(file), which, name, reason, cure or todo)
+    image,box = image and str(image),None if box is None else tuple(map(float, box))
+    return Finding(kind, 'harms' if harms else 'note', str(file), which, name, reason, cure or todo, image, box)
 
 # %% ../nbs/36_doctor.ipynb #d130a842
 def _take_apart(e, *files, which=None):
@@ -82,7 +89,8 @@ def _take_apart(e, *files, which=None):
     return (found[2], cure, found[1] or '') if found else (reason, cure, '')
 
 # %% ../nbs/36_doctor.ipynb #111f8606
-_Look = namedtuple('_Look', 'size orient thumb') # (h,w) upright, EXIF's orientation 1–8, [16,16] uint8
+# (h,w) upright, EXIF's orientation 1–8, [16,16] uint8, (lowest, highest) value of 16-bit grey
+_Look = namedtuple('_Look', 'size orient thumb grey', defaults=[None])
 
 def _look(file):
     "What an image file shows, decoded to the last byte. ValueError where `load_image` would raise one"
@@ -90,10 +98,12 @@ def _look(file):
         orient = exif_orientation(im)
         (w,h),turned = im.size, orient in (5,6,7,8) and im.format!='TIFF'
         im.draft(None, (64,64))
+        deep  = im.mode.startswith('I;16') or (im.mode=='I' and im.format in ('PNG','PPM'))
         small = upright_rgb(im, file).convert('L')
+        grey  = grey_range(im) if deep else None
     k   = 1 if orient>1 else round(w/small.width)           # a last block that is not full ends outside the picture
     box = None if k==1 else (0, 0, min(w/k, small.width), min(h/k, small.height))
-    return _Look((w,h) if turned else (h,w), orient, np.asarray(small.resize((16,16), Image.BILINEAR, box=box)))
+    return _Look((w,h) if turned else (h,w), orient, np.asarray(small.resize((16,16), Image.BILINEAR, box=box)), grey)
 
 # %% ../nbs/36_doctor.ipynb #fddb2a4b
 def _rel(file, root):
@@ -106,17 +116,19 @@ class _Picture:
     def __init__(self, job, root, split, source=None):
         self.job,self.root,self.splits,self.source = job,root,[split],source
         self.look,self.record,self.objs,self.found = None,None,[],[]
+        self.stated,self.turned = [],False   # boxes as the annotation states them; were they turned with the image?
         self.file = _rel(job.image if job.shared else job.annotation, root)
 
     def add(self, kind, reason, o=None, **kwargs):
         "A finding about the object `o`, or about the file"
-        which,name = (o.which, o.name) if o else (None, '')
-        self.found.append(_finding(kind, self.file, reason, which, name, **kwargs))
+        which,name,box = (o.which, o.name, o.stated or o.box) if o else (None, '', None)
+        box = None if self.turned else box
+        self.found.append(_finding(kind, self.file, reason, which, name, image=self.job.image, box=box, **kwargs))
 
     def fault(self, kind, e, which=None, file=None):
         "A finding from an error of a reader"
         reason,cure,name = _take_apart(e, self.job.image, self.job.annotation, which=which)
-        self.found.append(_finding(kind, file or self.file, reason, which, name, cure=cure))
+        self.found.append(_finding(kind, file or self.file, reason, which, name, cure=cure, image=self.job.image))
 
 # %% ../nbs/36_doctor.ipynb #356cba0c
 _KIND_OF = {INVERTED:'inverted box', NO_AREA:'empty box', OUTSIDE:'box outside', CLIPPED:'box reaches out'}
@@ -137,23 +149,33 @@ def _box_finding(o, outcome):
 # %% ../nbs/36_doctor.ipynb #0f15de29
 def _read(o, ann):
     "Make the record of picture `o` from its annotation, as a reader would, with findings on what is wrong"
-    for b in ann.objects:
-        if b.raw_name not in (None, b.name): o.add('spaces around a name', f'{b.raw_name!r}', b)
-    (h,w),stated = o.look.size,ann.size
+    (h,w),stated,objects = o.look.size,ann.size,[b for b in ann.objects if _is_named(o, b)]
+    o.stated = [b.stated or b.box for b in ann.objects]
+    o.turned = o.look.orient>4 and stated==(w,h)!=(h,w)
     if stated and min(stated)<=0: o.add('no size stated', f'the annotation states {stated[0]}×{stated[1]}')
-    if o.look.orient>1: o.add('EXIF turn', _turned(o.look, stated))
-    o.record,outcomes,doubts = record_of(o.job, ann, o.look.size, o.look.orient)
+    if o.look.orient>1: o.add('EXIF turn', _turned(o, stated))
+    try: o.record,outcomes,doubts = record_of(o.job, ann._replace(objects=objects), (h,w), o.look.orient)
+    except ValueError as e: return o.fault('faulty object', e)
     o.objs = [b.obj for b in outcomes if b.box]
     for b in outcomes:
         if b.note: _box_finding(o, b)
     for n in doubts:
         if n.why==OTHER_SIZE: o.add('wrong size', f'states {stated[0]}×{stated[1]}, the image is {h}×{w}')
 
-def _turned(look, stated):
+def _is_named(o, b):
+    "Whether object `b` of picture `o` has a name that a record can hold; if not, or if it has spaces, with a finding"
+    raw = b.raw_name
+    if raw and raw!=raw.strip(): o.add('spaces around a name', f'{raw!r}', b)
+    try: clean_name(b.name, o.job.annotation)
+    except ValueError as e: return o.fault('faulty object', e, b.which)
+    return True
+
+def _turned(o, stated):
     "What was done with the boxes of an image that EXIF turns"
     how = 'taken as drawn on the upright picture'
-    if stated==look.size[::-1]!=look.size: how = 'turned with the picture, as the stated size is that of the raw one'
-    return f'orientation {look.orient}; the boxes are {how}'
+    if o.turned: how = 'turned with the picture, as the stated size is that of the raw one'
+    if not stated: how += ', as no size is stated that could tell'
+    return f'orientation {o.look.orient}; the boxes are {how}'
 
 # %% ../nbs/36_doctor.ipynb #64d73052
 def _ious(b):
@@ -190,7 +212,11 @@ def _open_picture(o):
     image = o.job.image
     if not os.path.isfile(image): return o.fault('image not found', f'{image} is not there', file=_rel(image, o.root))
     try: o.look = _look(image)
-    except (ValueError,OSError) as e: o.fault('unreadable image', e, file=_rel(image, o.root))
+    except (ValueError,OSError) as e: return o.fault('unreadable image', e, file=_rel(image, o.root))
+    grey = o.look.grey
+    if grey in (None, (0,65535)): return
+    reason = f'its values from {grey[0]} to {grey[1]} become black to white'
+    o.found.append(_finding('16-bit grey', _rel(image, o.root), reason, image=image))
 
 def _examine(o, size):
     "Read the annotation of picture `o`, and add findings on it; `size`: (h,w) that images are resized to for training"
@@ -201,29 +227,47 @@ def _examine(o, size):
     for f in faults: o.fault('wrong size' if f.what=='size' else 'faulty object', f.error, f.which)
     if not there:
         reason = f'{_rel(o.job.annotation, o.root)} is missing, so it counts as an image without objects'
-        o.found.append(_finding('image without annotation', _rel(o.job.image, o.root), reason))
+        o.found.append(_finding('image without annotation', _rel(o.job.image, o.root), reason, image=o.job.image))
     if o.look:
         _read(o, ann)
         _crowding(o)
         _tiny(o, size)
 
 # %% ../nbs/36_doctor.ipynb #d0b1b6aa
-def _plain(name): return re.sub(r'[\s_-]+', '', name).casefold()
+_LOOKALIKES = str.maketrans('АВЕЅІЈКМНОРСТХҮаеѕіјкорсухԁһԛԝΑΒΕΖΗΙΚΜΝΟΡΤΥΧοανɡ',
+                            'ABESIJKMHOPCTXYaesijkopcyxdhqwABEZHIKMNOPTYXoavg')
 
-def _spellings(pics):
+_UNSEEN = '\u034f\u115f\u1160\u3164\uffa0\ufe0e\ufe0f'   # letters and marks without ink
+
+def _plain(name):
+    "`name` without what makes two spellings of one name: case, spaces, dashes, and characters that look the same"
+    name = unicodedata.normalize('NFKC', name).translate(_LOOKALIKES)
+    seen = ''.join(c for c in name if unicodedata.category(c) not in ('Cf','Cc','Zs','Pd','Pc') and c not in _UNSEEN)
+    return unicodedata.normalize('NFKC', seen.casefold())
+
+def _class_spellings(pics):
     "{name: its main spelling}; a finding for every spelling of a class but the most frequent"
-    count,where = Counter(),{}
-    for o in pics:
-        for b in o.objs: count[b.name] += 1; where.setdefault(b.name, (o,b))
+    count,where,name_of = Counter(),{},{}
+    for o in (o for o in pics if o.record):
+        for b,name in zip(o.objs, o.record.names):
+            form = (b.raw_name or b.name).strip()
+            count[form] += 1
+            where.setdefault(form, (o,b))
+            name_of[form] = name
     best = {}
-    for n,_ in count.most_common(): best.setdefault(_plain(n), n)
-    for n in sorted(count):
-        main = best[_plain(n)]
-        if n==main: continue
-        o,b = where[n]
-        reason = f'{n!r} in {plural(count[n], "object")} (this is the first), {main!r} in {count[main]:,}'
-        o.add('two spellings', reason, b)
-    return {n: best[_plain(n)] for n in count}
+    for form,_ in count.most_common(): best.setdefault(_plain(form), form)
+    for form in sorted(count):
+        main = best[_plain(form)]
+        if form!=main: _spelling_finding(*where[form], form, main, count, harms=name_of[form]!=name_of[main])
+    return {n: name_of[best[_plain(form)]] for form,n in name_of.items()}
+
+def _spelling_finding(o, b, form, main, count, harms):
+    "A finding on object `b` of picture `o`, whose class is written as `form`, but as `main` more often"
+    alike = re.sub(r'[\s_-]+', '', form).casefold()!=re.sub(r'[\s_-]+', '', main).casefold()
+    shown = ascii if alike else repr   # what looks the same is shown by the numbers of its characters
+    reason = f'{shown(form)} in {plural(count[form], "object")} (this is the first), {shown(main)} in {count[main]:,}'
+    if not harms: reason += '; the readers take them as one'
+    o.add('two spellings', reason, b, harms=harms)
 
 # %% ../nbs/36_doctor.ipynb #4faa11ab
 _RARE = 10   # objects
@@ -244,7 +288,7 @@ def _classes(pics, splits, main):
         return [_finding('no object', train, 'the training split holds no object that can be learned from')]
     for s in rest:
         for n in sorted({*counts[s][1]}-{*counts[train][1]}):
-            o,b = next((o,b) for o in pics if s in o.splits for b in o.objs if main[b.name]==n)
+            o,b = next((o,b) for o in pics if s in o.splits for b in o.objs if main[nfc(b.name)]==n)
             o.add('unknown class', f'{plural(counts[s][1][n], "object")} in {s}, none in {train}', b)
     for n in sorted(counts[train][1]):
         k,none = counts[train][0][n],[s for s in rest if not counts[s][0][n]]
@@ -252,16 +296,45 @@ def _classes(pics, splits, main):
         if none: found.append(_finding('rare class', none[0], _UNMEASURED, name=n))
     return found
 
+# %% ../nbs/36_doctor.ipynb #9a7ae409
+def _is_relative(b):
+    "Whether boxes [N,4] are shares of the image, 0–1"
+    return -0.01<=b.min() and 0<b.max()<=1.01
+
+def _is_corners(b, wh):
+    "Whether boxes [N,4] come from a second corner that was taken for width and height; wh: size [N,2] of each image"
+    first,second = b[:,:2]/wh,(b[:,2:]-b[:,:2])/wh
+    if len(b)<3 or (second<=first).any() or (second>1.01).any(): return False
+    if (b[:,2:]/wh>1.02).any(1).mean()>=0.05: return True
+    spread = min(first.std(0).min(), second.std(0).min())
+    return len(b)>=20 and spread>0 and all(np.corrcoef(first[:,i], second[:,i])[0,1]>0.5 for i in (0,1))
+
+def _scale(pics, splits):
+    "Findings on splits whose boxes all are in another unit or form"
+    found = []
+    for s in splits:
+        rows = [(o,b) for o in pics if s in o.splits and o.look and min(o.look.size)>2 for b in o.stated]
+        if not rows: continue
+        (o,first),b = rows[0],np.array([b for _,b in rows], float)
+        kwargs,many = dict(image=o.job.image, box=first),plural(len(b), 'box')
+        if _is_relative(b):
+            reason = f'all coordinates of {many} are between 0 and 1, as if they were shares of the image'
+            found.append(_finding('relative boxes', s, reason, **kwargs))
+        elif _is_corners(b, np.array([o.look.size[::-1] for o,_ in rows], float)):
+            reason = f'{many} with a width above x and a height above y, as if these were the second corner'
+            found.append(_finding('corners for a size', s, reason, **kwargs))
+    return found
+
 # %% ../nbs/36_doctor.ipynb #8f26d6a3
 _NEAR = 12   # grey values of 255: no pixel of a copy differs by more
 
-def _cut(sample):
+def _best_cut(sample):
     "(pixel, grey value) at which a sample [S,256] of thumbnails comes apart best; None: it does not"
     low,high = sample.min(0),sample.max(0)
     marks = low + (high-low)*np.arange(1, 16)[:,None]//16             # [15,256]
-    left  = np.stack([(sample<=t+_NEAR//2).mean(0) for t in marks])   # shares on both sides; some thumbnails are on both
+    left  = np.stack([(sample<=t+_NEAR//2).mean(0) for t in marks])   # shares on both sides; some are on both
     right = np.stack([(sample>t-_NEAR//2).mean(0) for t in marks])
-    cost  = left**2 + right**2 + left + right - 1                     # pairs to compare, and thumbnails that count twice
+    cost  = left**2 + right**2 + left + right - 1                     # pairs to compare, and those kept twice
     k,pixel = np.unravel_index(cost.argmin(), cost.shape)
     return (pixel, marks[k,pixel]) if cost[k,pixel]<0.99 else None
 
@@ -270,7 +343,7 @@ def _pieces(x, most=1024):
     rng,todo = np.random.default_rng(0),[np.arange(len(x))]
     while todo:
         some = todo.pop()
-        cut  = _cut(x[rng.choice(some, 512)].astype(int)) if len(some)>most else None
+        cut  = _best_cut(x[rng.choice(some, 512)].astype(int)) if len(some)>most else None
         if cut is None: yield some; continue
         v,t   = x[some,cut[0]].astype(int),cut[1]
         parts = [some[v<=t+_NEAR//2], some[v>t-_NEAR//2]]
@@ -417,9 +490,62 @@ def _pictures(path, split, sources, found):
         reason,cure,name = _take_apart(f.error, f.file, which=f.which)
         kind = 'image not found' if f.what=='image' else 'faulty object'
         found.append(_finding(kind, _rel(f.file, root), reason, f.which, name, cure=cure))
-    twice  = [o.file for o in listing.notes if o.why==LISTED_TWICE]
-    found += [_finding('listed twice', split, f'{o} is listed more than once') for o in twice]
+    for o in listing.notes:
+        if o.why==LISTED_TWICE: found.append(_finding('listed twice', split, f'{o.file} is listed more than once'))
+        if o.kind in ('left out','clipped'):
+            kind = _KIND_OF.get(o.why, 'faulty object')
+            found.append(_finding(kind, o.file, f'{o.kind} by the reader', o.obj, o.name, harms=o.kind=='left out'))
     return [_Picture(o, root, split, source) for o in listing.jobs]
+
+# %% ../nbs/36_doctor.ipynb #0f2e472e
+def _are_records(x, name):
+    "Whether `x` is a list of `GroundTruth`. ValueError, beginning with `name`, for a list or a table of anything else"
+    if x is None or isinstance(x, (str,os.PathLike)): return False
+    if hasattr(x, 'columns'): raise ValueError(f'{name} is a data frame: give read_df({name}, folder)')
+    if not isinstance(x, (list,tuple)): raise ValueError(f'{name} is a {type(x).__name__}: give a list of records')
+    kinds = {type(o).__name__ for o in x}
+    if kinds=={'str'} and name!='path': return False   # names of splits
+    if kinds=={'GroundTruth'}: return True
+    what = f'a list of {" and ".join(sorted(kinds))}' if kinds else 'empty'
+    raise ValueError(f'{name} is {what}: give GroundTruth records, as the readers return them, or None for no split')
+
+def _record_job(r, i):
+    "The `Job` of record `r`, the `i`-th of its split"
+    rows    = zip(map(str, r.names), r.boxes.tolist(), r.difficult.tolist(), r.crowd.tolist())
+    objects = [ParsedObject(k, *o) for k,o in enumerate(rows, 1)]
+    image   = r.file or Path(f'record {i} without a file')
+    def parse(size, faults=None):
+        with collecting(faults, 'size'):
+            if size not in (None, r.size): raise ValueError(f'{image}: the record states {r.size[0]}×{r.size[1]}, '
+                                                            f'the image is {size[0]}×{size[1]}')
+        return Annotation(objects, image_id=r.image_id)
+    return Job(image, image, parse, shared=True)
+
+def _record_source(table):
+    "The `Source` of records; `table`: dict from name of a split to its records"
+    def jobs(path, split, faults=None):
+        return Listing([_record_job(o, i) for i,o in enumerate(table[split], 1)], getattr(table[split], 'notes', ()))
+    return Source('records', lambda path: None, lambda path: [*table], jobs, suffix=' records')
+
+# %% ../nbs/36_doctor.ipynb #941ad389
+def _home(records):
+    "The folder that holds the images of all records"
+    folders = [os.path.dirname(o.file) for r in records for o in r if o.file]
+    try: return Path(os.path.commonpath(folders))
+    except ValueError: return Path('.')   # no files, or relative and absolute ones
+
+def _sorted_out(path, splits, sources):
+    "(path, names of splits, sources); `path` and what `splits`, a dict of train, valid and test, holds may be records"
+    if _are_records(path, 'path'):
+        known = dict(train='train', valid='val', test=None)   # what stands there if nothing is given
+        named = [k for k,o in splits.items() if not _are_records(o, k) and o not in (None, known[k])]
+        if named: raise ValueError(f'{named[0]} is {splits[named[0]]!r}, but path holds records: give records there')
+        given  = [path, *(o for k,o in splits.items() if _are_records(o, k))]
+        splits = dict(zip(('train','valid','test','fourth'), given))
+        path   = _home(given)
+    table = {f'{k} records': o for k,o in splits.items() if _are_records(o, k)}
+    names = [f'{k} records' if f'{k} records' in table else o for k,o in splits.items()]
+    return Path(path), names, {**sources, 'records': _record_source(table)} if table else sources
 
 # %% ../nbs/36_doctor.ipynb #c0fd6d3b
 def _gather(path, splits, sources, found):
@@ -459,21 +585,23 @@ def _boxes_of(pics, size):
 
 # %% ../nbs/36_doctor.ipynb #3228c44c
 def check_dataset(
-    path,            # a VOC folder or VOCdevkit, a folder of images with COCO files, or a YOLO data.yaml or its folder
-    train='train',   # training split: a name ('2007/train' in a VOCdevkit), names with commas, a list, or a COCO file
+    path,            # a VOC folder or VOCdevkit, a folder of images with COCO files, a YOLO data.yaml or its folder;
+                     # or the records of the training split, after which those of the validation split may follow
+    train='train',   # training split: a name ('2007/train' in a VOCdevkit), with commas, a list, a COCO file, records
     valid='val',     # validation split, in the same form; None: none
     test=None,       # another split to check, in the same form
     size=300,        # what images are resized to for training, a number or (height, width); decides what is tiny
     sources=SOURCES, # dict from name to `Source`: the known layouts
 )->DatasetReport:
     "What is wrong with a data set, where, and what to do. ValueError where there is nothing to check"
-    path,size,found = Path(path),as_hw(size),[]
-    splits = _split_labels([train, valid, test])
+    size,found = as_hw(size),[]
+    path,splits,sources = _sorted_out(path, dict(train=train, valid=valid, test=test), sources)
+    splits = _split_labels(splits)
     pics   = _gather(path, splits, sources, found)
     map_threads(_open_picture, pics)        # Pillow decodes in several threads at once,
     for o in pics: _examine(o, size)        # while annotations are Python's work, which threads would only slow down
-    main   = _spellings(pics)
-    found += _classes(pics, splits, main)
+    main   = _class_spellings(pics)
+    found += _classes(pics, splits, main) + _scale(pics, splits)
     _copies(pics)
     found += _strays(path, pics)
     problems = [f for o in pics for f in o.found] + found
@@ -482,17 +610,54 @@ def check_dataset(
 # %% ../nbs/36_doctor.ipynb #11705df3
 @patch
 def show(self:DatasetReport,
-    figsize=(11,2.6), # inches
+    figsize=None, # inches; None: as the number of rows needs
+    n=6,          # findings that harm to draw, at most
 ): # the figure
-    "Draw the sizes and ratios of the objects, and how many there are per class in each split"
-    fig,axs = new_axes(1, 3, figsize, layout='constrained')
-    axs,(sides,ratio) = axs[0],self.boxes
+    "Draw the first findings that harm, each on its image, and below sizes, ratios and classes of all objects"
+    first = _to_draw(self.harms, n)
+    rows  = -(-len(first)//3)
+    fig,all_axs = new_axes(rows+1, 3, figsize or (11, 2.9+3*rows), layout='constrained')
+    fig.suptitle(_verdict(self), fontsize=11)
+    for ax in all_axs[:rows].flat: ax.set_axis_off()
+    for ax,o in zip(all_axs.flat, first): _draw_finding(ax, o)
+    axs,(sides,ratio) = all_axs[rows],self.boxes
     root = np.sqrt(sides.prod(1))
     _hist(axs[0], root, f'size at {self.size[0]}×{self.size[1]}: √area, pixels', [4,8,16,32,64,128,256])
     if (root<_TINY).any(): axs[0].axvspan(axs[0].get_xlim()[0], _TINY, color='#E01E5A', alpha=0.12, lw=0)
     _hist(axs[1], ratio, 'width / height', [1/8,1/4,1/2,1,2,4,8], ['1/8','1/4','1/2','1','2','4','8'])
     _class_bars(axs[2], self.splits)
     return fig
+
+def _to_draw(findings, n):
+    "The first of each kind, then the second of each, and so on: `n` at most"
+    count,rank = Counter(),[]
+    for o in findings:
+        rank.append(count[o.kind])
+        count[o.kind] += 1
+    return [findings[i] for i in sorted(range(len(rank)), key=lambda i: rank[i])[:n]]
+
+def _draw_finding(ax, o):
+    "The image of a finding, with its object in a frame; or its words, where there is no image"
+    label = textwrap.shorten(f'{o.file}{"" if o.object is None else f" object {o.object}"}', 48, placeholder=' …')
+    try: img = load_image(o.image or '')
+    except ValueError: img = None
+    words = textwrap.fill(o.reason, 36)
+    if img is None: ax.text(0.5, 0.5, words, ha='center', va='center', fontsize=8, parse_math=False)
+    else:
+        boxes = [] if o.box is None else [_frame(o.box, img.size)]
+        draw_boxes(img, boxes, [o.name]*len(boxes), [13]*len(boxes), ax=ax)   # 13: red
+        xs,ys = ([v for b in boxes for v in b[i::2]] for i in (0,1))
+        ax.set_xlim(min(0, *xs, 0), max(img.width, *xs, 0))
+        ax.set_ylim(max(img.height, *ys, 0), min(0, *ys, 0))
+    ax.set_title(f'{o.kind}\n{label}', fontsize=9, parse_math=False)
+
+def _frame(box, size):
+    "A box that can be seen for `box` in an image of `size` (width, height): not too small, not far outside"
+    mid  = [(a+b)/2 for a,b in zip(box[:2], box[2:])]
+    half = [max(abs(b-a)/2, 0.02*max(size)) for a,b in zip(box[:2], box[2:])]
+    ends = [(c-h,c+h) for c,h in zip(mid, half)]
+    (x1,x2),(y1,y2) = ([min(max(v, -s/2), 1.5*s) for v in e] for e,s in zip(ends, size))
+    return x1,y1,x2,y2
 
 def _hist(ax, x, title, ticks, labels=None):
     "Histogram on a scale of doublings"

@@ -174,3 +174,84 @@ def test_a_layout_in_a_copy_of_the_table(folder):
     assert [(o.kind, o.object, o.severity) for o in report.problems] == [('faulty object', 0, 'harms')]
     with pytest.raises(ValueError, match='no known layout'): read_split(data, 'train')
     assert SOURCES == known
+
+# --- what no file at hand can be blamed for: no image opens, ids repeat, records instead of files
+
+def test_no_image_opens(folder, tmp_path):
+    "The wrong folder of images, and pointers of Git LFS: findings, exit code 1, no traceback"
+    if not (folder/'coco').exists(): write_coco(folder)
+    (tmp_path/'empty').mkdir()
+    res = check('empty', '--train', folder/'coco/train.json', '--valid', folder/'coco/val.json', '--json', 'a.json',
+                '--draw', 'a.png', cwd=tmp_path)
+    assert res.returncode == 1 and 'image not found: 34' in res.stdout, res.stdout + res.stderr
+    shutil.copytree(folder/'clean', tmp_path/'lfs')
+    for o in (tmp_path/'lfs/JPEGImages').iterdir(): o.write_text('version https://git-lfs.github.com/spec/v1\n')
+    res = check('lfs', cwd=tmp_path)
+    assert res.returncode == 1 and 'unreadable image: 34' in res.stdout and 'git lfs pull' in res.stdout, res.stdout
+
+@pytest.mark.parametrize('ids', [(7,7,7), (None,None,None), (1,1,'x')])
+@pytest.mark.parametrize('bad', [0,1,2])
+def test_ids_of_annotations_are_no_keys(folder, tmp_path, ids, bad):
+    "One of three objects of an image is without width: that one is found, whatever the ids"
+    from ssd_fastai.doctor import check_dataset
+    from PIL import Image
+    Image.linear_gradient('L').save(tmp_path/'a.png')
+    boxes = [[10,10,50,50], [90,10,60,60], [20,120,80,40]]
+    boxes[bad] = [*boxes[bad][:2], 0, 30]
+    anns = [dict(id=k, image_id=1, category_id=1, bbox=b) for k,b in zip(ids, boxes)]
+    d = dict(images=[dict(id=1, file_name='a.png')], annotations=anns, categories=[dict(id=1, name='cat')])
+    (tmp_path/'t.json').write_text(json.dumps(d))
+    harms = check_dataset(tmp_path, 't.json', None).harms
+    assert [(o.kind, o.box[:2], o.image) for o in harms] == [('empty box', tuple(map(float, boxes[bad][:2])), str(tmp_path/'a.png'))]
+
+def test_records_and_files_have_the_same_findings(folder):
+    "What is found in the files is found in the records that were read from them, but for what a reader refuses"
+    from ssd_fastai.doctor import check_dataset
+    from ssd_fastai.readers import read_df, read_voc
+    import pandas as pd
+    files = check_dataset(folder/'clean', size=24)
+    recs  = [read_voc(folder/'clean', o, verbose=False) for o in ('train','val')]
+    frame = [read_df(pd.concat([r.to_df() for r in o]), folder, verbose=False) for o in recs]
+    what  = lambda report: [(o.kind, o.severity, o.object, o.name) for o in report.problems]
+    assert what(files) and what(check_dataset(*recs, size=24)) == what(files) == what(check_dataset(*frame, size=24))
+
+# --- the search for the same picture
+
+def scenes(kind, n, rng):
+    "Thumbnails [n,16,16]: frames of a fixed camera of several kinds, and different pictures"
+    import numpy as np
+    x = np.repeat(rng.integers(0, 256, (1,8,8)).repeat(2, 1).repeat(2, 2).astype(float), n, 0)
+    if kind == 'flicker': x[:,4,4] = rng.normal(128, 18, n)
+    if kind == 'drift':   x *= (0.6+0.3*np.sin(np.arange(n)/n*9))[:,None,None]
+    if kind == 'object':
+        for i,(a,b) in enumerate(rng.integers(0, 14, (n,2))): x[i,a:a+3,b:b+3] = rng.integers(0, 256)
+    if kind == 'dull':    x = 100+rng.normal(0, 5, (n,16,16))
+    if kind == 'groups':  x = rng.integers(0, 256, (n//20,16,16))[rng.integers(0, n//20, n)] + rng.integers(-6, 7, (n,16,16))
+    return (x+rng.normal(0, 1, x.shape)).clip(0, 255).astype(np.uint8)
+
+KINDS = ['flicker','drift','object','dull','groups']
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_first_alike_is_that_of_all_pairs(kind):
+    import numpy as np, torch
+    from ssd_fastai.doctor import _alike
+    rng = np.random.default_rng(2)
+    thumbs,ratios = scenes(kind, 2500, rng),np.where(rng.random(2500)<0.9, 1., 1.5)
+    x,r   = torch.as_tensor(thumbs).float().flatten(1),torch.as_tensor(ratios)
+    limit = 0.1*x.std(1)
+    found = []
+    for j in range(1, len(x)):
+        d  = x[:j]-x[j]
+        ok = (limit[:j]>0.1) & (d.pow(2).mean(1).sqrt()<=limit[:j]) & (d.abs().amax(1)<=12) & (r[:j]==r[j])
+        if ok.any(): found.append((int(ok.nonzero()[0]), j))
+    assert _alike(thumbs, ratios) == sorted(found)
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_many_frames_of_a_fixed_camera(kind):
+    "In seconds; the time for all pairs would grow with the square of their number"
+    import time, numpy as np
+    from ssd_fastai.doctor import _alike
+    thumbs = scenes(kind, 10_000, np.random.default_rng(3))
+    start  = time.perf_counter()
+    _alike(thumbs, np.ones(10_000))
+    assert time.perf_counter()-start < 30
