@@ -198,6 +198,7 @@ class AnchorReport:
     thresh:float=0.5       # IoU from which an anchor covers an object
     size:tuple=None        # what the model sees, (height, width); None: any size (squished boxes do not depend on it)
     method:str='squish'    # how images are brought to that size, see `Fit`
+    whose:str=''           # which anchors they are, in words that follow "anchors"
 
     def __post_init__(self):
         keep = [(~o.difficult).nonzero()[:,0] for o in self.truths]
@@ -245,8 +246,8 @@ def __repr__(self:AnchorReport):
     left = f', {self.n_difficult} difficult left out' if self.n_difficult else ''
     images = plural(len(self.truths), 'image')
     if not len(self): return f'no objects in {images}{left}'
-    return (f'{self.recall:.1%} of {len(self)} objects in {images} have one of '
-            f'{len(self.anchors)} anchors at IoU {self.thresh:g} or more{left}')
+    return (f'{len(self.anchors)} anchors{self.whose} cover {self.recall:.1%} of {len(self)} objects in {images} '
+            f'at IoU {self.thresh:g} or more{left}')
 
 # %% ../nbs/10_anchors.ipynb #1f7e3a89
 _OBJECT_SIZES = {'small':(0,1/300), 'medium':(1/300,3/100), 'large':(3/100,math.inf)} # shares of the image's area
@@ -287,7 +288,7 @@ def show(self:AnchorReport,
     by_class,by_size = self.by_class,self.by_size
     h = max(1.6, 0.5+0.2*len(by_class))
     fig,axs = plt.subplots(1, 2, figsize=figsize or (6.4,h), layout='constrained')
-    _recall_bars(axs[0], by_class, f'objects with an anchor at IoU {self.thresh:g}, by class')
+    _recall_bars(axs[0], by_class, f'share that anchors cover at IoU {self.thresh:g}, by class')
     _recall_bars(axs[1], by_size, 'by share of the image: 1/300, 3/100')
     return fig
 
@@ -295,7 +296,10 @@ def show(self:AnchorReport,
 def _truths_of(x):
     "The `GroundTruth`s of DataLoaders (of the training set), of a data set, or of a list. ValueError for other items"
     items = getattr(getattr(x, 'train_ds', x), 'items', x)
-    items = list(items() if callable(items) else items)
+    if callable(items): items = items()
+    if not hasattr(items, '__iter__'): raise ValueError(f'{type(x).__name__}: give DetectionDataLoaders, a learner, or '
+                                                        'a list of GroundTruth')
+    items = list(items)
     if items and not all(hasattr(o, 'boxes') and hasattr(o, 'difficult') for o in items):
         raise ValueError(f'items are {type(items[0]).__name__}: give DetectionDataLoaders, or a list of GroundTruth')
     return items
@@ -308,19 +312,37 @@ def _size_and_method(dls, size, method):
     return None if size is None else as_hw(size),method
 
 # %% ../nbs/10_anchors.ipynb #469b2bbc
+def _chosen_anchors(dls, anchors, size, method):
+    "Anchors [A,4] and their `whose`: those given, or of a recipe, or fitted where there are none"
+    if isinstance(anchors, Tensor): return anchors,''
+    if not isinstance(anchors, AnchorRecipe|None):
+        raise ValueError(f'anchors of type {type(anchors).__name__}: give a tensor [A,4], an AnchorRecipe, or None')
+    if size is None: raise ValueError('anchors of a recipe depend on the size: give size, what the model sees')
+    grids = anchor_grids(size)
+    if anchors is not None: return anchors.make(grids)[0],''
+    found,words = any((~o.difficult).any() for o in _truths_of(dls)),', fitted to these boxes as ssd_learner does,'
+    recipe = _fitted(dls, DEFAULT_RECIPE, size, method, grids)[0] if found else DEFAULT_RECIPE
+    return recipe.make(grids)[0],words
+
 def anchor_report(
-    dls,            # DetectionDataLoaders (their training set), a data set, or a list of `GroundTruth`
-    anchors=None,   # [A,4] as `learn.model.anchors`; or a recipe for the default head; None: `DEFAULT_RECIPE`
+    dls,            # DetectionDataLoaders or a learner (their training set), a data set, or a list of `GroundTruth`
+    anchors=None,   # [A,4], or a recipe for the default head; None: a learner's own, or else fitted as by `ssd_learner`
     size=None,      # what the model sees, (height, width) or one number; None: the DataLoaders'
-    thresh=0.5,     # IoU from which an anchor covers an object
+    thresh=0.5,     # IoU from which an anchor covers an object, 0–1
     method=None,    # how images are brought to that size, see `Fit`; None: the DataLoaders', or 'squish'
 )->AnchorReport:    # ValueError where a recipe needs the size and it is not known
     "Which objects the anchors cover, by class and by size. Needs no training"
-    truths,(size,method) = _truths_of(dls),_size_and_method(dls, size, method)
-    if not isinstance(anchors, Tensor):
-        if size is None: raise ValueError('anchors of a recipe depend on the size: give size, what the model sees')
-        anchors,_ = (anchors or DEFAULT_RECIPE).make(anchor_grids(size))
-    return AnchorReport(truths, anchors.detach().cpu(), thresh, size, method)
+    if not 0<thresh<=1: raise ValueError(f'thresh {thresh}: give an IoU above 0, at most 1')
+    learn,dls = (dls,dls.dls) if hasattr(dls, 'detector') else (None,dls)
+    words = ''
+    if learn and anchors is None:
+        if size is not None or method is not None:
+            raise ValueError('a learner has its own size and method: leave them out, or give learn.dls')
+        anchors,words = learn.detector().at_size().anchors,' of the learner'
+    size,method = _size_and_method(dls, size, method)
+    truths = _truths_of(dls)
+    anchors,fitted = _chosen_anchors(dls, anchors, size, method)
+    return AnchorReport(truths, anchors.detach().cpu(), thresh, size, method, words or fitted)
 
 # %% ../nbs/10_anchors.ipynb #5d50aa4e
 def _draw_missed(report, i, rows, colors, ax):
@@ -340,14 +362,14 @@ def show_missed(self:AnchorReport,
     ncols=3,      # pictures per row
     figsize=None, # inches
 ): # the figure; None where every object has an anchor
-    "Draw the objects that no anchor covers, each with its best anchor (dashed); images with most of them first"
+    "Draw the objects that no anchor of this report covers, each with its best anchor (dashed); images with most of them first"
     missed = {}
     for r in (self.iou<self.thresh).nonzero()[:,0].tolist(): missed.setdefault(self.rows[r][0], []).append(r)
     if not missed: print(self); return
     worst  = sorted(missed, key=lambda i: -len(missed[i]))[:n]
     colors = {c:i+1 for i,c in enumerate(sorted(set(self.names)))}
     cells  = [lambda ax,i=i: _draw_missed(self, i, missed[i], colors, ax) for i in worst]
-    titles = [f'{len(missed[i])} missed in {getattr(self.truths[i].file, "name", f"image {i}")}' for i in worst]
+    titles = [f'{len(missed[i])} not covered in {getattr(self.truths[i].file, "name", f"image {i}")}' for i in worst]
     return show_grid(cells, ncols, figsize, titles)
 
 # %% ../nbs/10_anchors.ipynb #391d211b
@@ -393,6 +415,19 @@ def _rounded(zooms, ratios):
     plain = lambda o: [[round(v, 2) for v in row] for row in o.exp().tolist()]
     return AnchorRecipe([sorted(o) for o in plain(zooms)], plain(ratios))
 
+def _fitted(dls, recipe, size, method, grids, reach=1.5):
+    "The better recipe, and the reports of `recipe` and of the fitted one"
+    was = AnchorReport(_truths_of(dls), recipe.make(grids)[0], size=size, method=method)
+    if not len(was): raise ValueError(f'{was}: there is nothing to fit')
+    step  = math.ceil(len(was)/5000)                                   # 5,000 objects are enough
+    wh,off = (o[::step] for o in _to_nearest(was.boxes, grids))
+    zooms = [recipe.zooms if recipe.levels is None else recipe.zooms[i] for i in range(len(grids))]
+    with torch.enable_grad():
+        new = _rounded(*_downhill(wh, off, torch.tensor(zooms).log(), torch.tensor(recipe.ratios).log(), reach))
+    now  = AnchorReport(was.truths, new.make(grids)[0], size=size, method=method)
+    gain = (1-now.iou).square().mean() < (1-was.iou).square().mean()
+    return new if gain else recipe, was, now
+
 def fit_anchors(
     dls,                      # DetectionDataLoaders (their training set), a data set, or a list of `GroundTruth`
     recipe:AnchorRecipe=None, # where to start; the number of zooms and ratios stays; None: `DEFAULT_RECIPE`
@@ -405,18 +440,10 @@ def fit_anchors(
     recipe = recipe or DEFAULT_RECIPE
     size,method = _size_and_method(dls, size, method)
     if size is None and grids is None: raise ValueError('give size, what the model sees, or grids')
-    if reach<1: raise ValueError(f'reach {reach}: give a factor of 1 or more')
+    if not 1<=reach<math.inf: raise ValueError(f'reach {reach}: give a factor of 1 or more')
     grids = anchor_grids(size) if grids is None else [_as_grid(o) for o in grids]
-    was   = AnchorReport(_truths_of(dls), recipe.make(grids)[0], size=size, method=method)
-    if not len(was): raise ValueError(f'{was}: there is nothing to fit')
-    step  = math.ceil(len(was)/5000)                                   # 5,000 objects are enough
-    wh,off = (o[::step] for o in _to_nearest(was.boxes, grids))
-    zooms = [recipe.zooms if recipe.levels is None else recipe.zooms[i] for i in range(len(grids))]
-    with torch.enable_grad():
-        new = _rounded(*_downhill(wh, off, torch.tensor(zooms).log(), torch.tensor(recipe.ratios).log(), reach))
-    now   = AnchorReport(was.truths, new.make(grids)[0], size=size, method=method)
-    gain  = (1-now.iou).square().mean() < (1-was.iou).square().mean()
+    new,was,now = _fitted(dls, recipe, size, method, grids, reach)
     print(f'{len(was):,} objects, {recipe.k} anchors per cell: mean best IoU {was.mean_iou:.3f} → {now.mean_iou:.3f}, '
           f'anchors cover {was.recall:.1%} → {now.recall:.1%} of the training boxes at IoU 0.5'
-          + ('' if gain else ': no gain, so the recipe is kept'))
-    return new if gain else recipe
+          + (': no gain, so the recipe is kept' if new is recipe else ''))
+    return new

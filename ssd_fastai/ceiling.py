@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .boxes import box_iou
-from .detector import Detector, decode_output, evaluation_view
+from .detector import Detector, decode_output
 from .match import match_anchors
 from .resize import Fit
 
@@ -79,13 +79,6 @@ class PerfectPrediction:
         return ', '.join(parts)
 
 # %% ../nbs/49_ceiling.ipynb #c350702f
-def _at_size(det):
-    "The model of a detector with the anchors for the detector's size, whatever it saw last"
-    model = evaluation_view(det.model)
-    if not isinstance(model, torch.nn.Module): return model
-    with torch.no_grad(): model(torch.zeros(1, 3, *det.size, device=det.device))
-    return model
-
 def perfect_prediction(
     det:Detector, # only the anchors and the coder of its model are used, not the weights
     records,      # `GroundTruth`s
@@ -94,7 +87,7 @@ def perfect_prediction(
     "What an ideal model, instead of the detector's, would find in images with this ground truth"
     thresholds = det.thresholds.changed(**kwargs)
     dets,misses,n = [],[],0
-    model = _at_size(det)
+    model = det.at_size()
     for r in records:
         fit,labels = Fit(r.size, det.size, det.method),r.labels(det.vocab)
         targets = [o[None].to(det.device) for o in (fit.to_unit(r.boxes), labels, r.difficult)]

@@ -125,6 +125,15 @@ def forward(self:Detector,
         mboxes,mscores = decode_output(model, *model(x.flip(-1)))
     return torch.cat([boxes, _mirrored(mboxes)], 1), torch.cat([scores, mscores], 1)
 
+# %% ../nbs/48_detector.ipynb #dtatsz02
+@patch
+def at_size(self:Detector): # an evaluation view of the model
+    "The model with `anchors` and `cells` for images of the detector's size, whatever it saw last"
+    model = evaluation_view(self.model)
+    if not hasattr(model, 'set_grids'): return model   # its anchors are always the same
+    with torch.no_grad(): model(torch.zeros(1, 3, *self.size, device=self.device))
+    return model
+
 # %% ../nbs/48_detector.ipynb #b49940fc
 @patch
 def detections(self:Detector,
