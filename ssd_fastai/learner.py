@@ -6,6 +6,8 @@
 __all__ = ['SSDLearner', 'fused_adamw', 'ssd_learner']
 
 # %% ../nbs/52_learner.ipynb #n4141836
+from numbers import Integral, Real
+
 from fastai.vision.all import *
 
 from .anchors import fit_anchors
@@ -169,14 +171,14 @@ _REFUSED_NAMES = { # in fastai.distributed, which needs accelerate and is not im
     'ParallelTrainer': 'it hides the anchors of the model; use distrib_ctx(), one process per GPU'}
 
 def _usable(cb):
-    "The callback; fastai's `MixedPrecision` becomes ours. ValueError with a reason for one that cannot work with boxes"
+    "The callback, or ours for one of fastai's. ValueError with a reason for one that cannot work with boxes"
     if isinstance(cb, type): cb = cb()
     name = type(cb).__name__
     whys = [why for kinds,why in _REFUSED.items() if isinstance(cb, kinds)]
     why  = first(whys) or _REFUSED_NAMES.get(name)
     if why: raise ValueError(f'{name} does not work with a detector: {why}')
-    if type(cb) is MixedPrecision:   # the same object becomes ours, so that whoever added it can remove it
-        object.__setattr__(cb, '__class__', DetectionMixedPrecision)
+    ours = {MixedPrecision:DetectionMixedPrecision, SaveModelCallback:SaveBestModel}.get(type(cb))
+    if ours: object.__setattr__(cb, '__class__', ours)   # the same object, so that whoever added it can remove it
     return cb
 
 @patch
@@ -185,6 +187,62 @@ def add_cb(self:SSDLearner, cb):
     return Learner.add_cb(self, _usable(cb))
 
 # %% ../nbs/52_learner.ipynb #91f332c0
+def _numbers(x):
+    "The numbers in a learning rate or weight decay: a number, a slice, or one per group"
+    if isinstance(x, slice): return [o for o in (x.start, x.stop) if o is not None]
+    return list(x) if is_listy(x) or isinstance(x, np.ndarray) else [x]
+
+def _check_rates(x, what, zero=False):
+    "ValueError unless all numbers of a rate are finite, none is negative, and one is above 0 (or `zero` is allowed)"
+    v  = _numbers(x)
+    ok = all(isinstance(o, Real) and not isinstance(o, bool) and 0<=o<math.inf for o in v)
+    if not ok or not (zero or any(o>0 for o in v)):
+        raise ValueError(f'{what} {x!r}: give {"a finite number from 0" if zero else "finite numbers above 0"}')
+
+def _check_epochs(n, start):
+    "ValueError unless both are whole numbers from 0, and there is an epoch to begin with"
+    for o,what in ((n,'n_epoch'),(start,'start_epoch')):
+        if isinstance(o, bool) or not isinstance(o, Integral) or o<0:
+            raise ValueError(f'{what} {o!r}: give a whole number of epochs, from 0')
+    if start>n: raise ValueError(f'start_epoch {start}: the training has only {n} epochs')
+
+def _check_fit(learn, n_epoch, lr, wd, start_epoch):
+    "ValueError for numbers that nothing can be learned with"
+    _check_epochs(n_epoch, start_epoch)
+    if wd is not None: _check_rates(wd, 'wd', zero=True)
+    _check_rates(learn.lr if lr is None else lr, 'learning rate')
+    if lr is not None or learn.opt is None: return
+    rates = [h['lr'] for h in learn.opt.hypers]   # where a schedule such as `fit_one_cycle` has put its own
+    try: _check_rates(rates, 'learning rates')
+    except ValueError:
+        learn.opt.set_hyper('lr', learn.lr)
+        raise
+
+# %% ../nbs/52_learner.ipynb #lnfit005
+def _check_trackers(learn, cbs):
+    "ValueError for a callback that follows a value which this fit does not have"
+    cbs   = [o for o in learn.cbs+cbs if not hasattr(learn, 'lr_finder')]
+    every = max([o.n for o in cbs if isinstance(o, EvaluateEvery)], default=1)
+    names = ['train_loss','valid_loss', *(o.name for o in learn.metrics)]
+    for cb in cbs:
+        if not isinstance(cb, TrackerCallback): continue
+        name = type(cb).__name__.replace('SaveBestModel', 'SaveModelCallback')
+        if cb.monitor not in names and not learn.recorder.train_metrics:
+            raise ValueError(f'{name}: there is no {cb.monitor!r} to follow: give one of {", ".join(names)}')
+        if cb.monitor!='map': continue
+        if not any((~o.difficult).any() for o in items_of(learn.dls.valid)):
+            raise ValueError(f'{name}: without an object in the validation set there is no map to follow: '
+                             'follow valid_loss, or validate on images with objects')
+        if getattr(cb, 'patience', every)<every:
+            raise ValueError(f'{name}: map is measured in every {every}th epoch: give patience={every} or more')
+
+def _torch_words(e, dls):
+    "torch's error about batch norm in plain words, another one as it is"
+    if 'more than 1 value per channel' not in str(e): return e
+    h,w = dls.size
+    return ValueError(f'a batch of {dls.train.bs} image of {h}×{w} pixels leaves batch norm one value per channel, too few '
+                      'for a mean: give bs=2 or more, or a larger size')
+
 @patch
 def fit(self:SSDLearner,
     n_epoch,         # number of epochs, those before `start_epoch` included
@@ -194,10 +252,13 @@ def fit(self:SSDLearner,
     reset_opt=False, # begin with a new optimiser?
     start_epoch=0,   # first epoch to train, counted from 0
 ):
-    "fastai's `fit`; however it ends, an interrupt included, it calls `restore` of the callbacks"
+    "fastai's `fit`; however it ends, it calls `restore` of the callbacks. ValueError for numbers out of range"
+    _check_fit(self, n_epoch, lr, wd, start_epoch)
     cbs = L(cbs).map(_usable)
+    _check_trackers(self, cbs)
     self.first_epoch = start_epoch
     try: Learner.fit(self, n_epoch, lr=lr, wd=wd, cbs=cbs, reset_opt=reset_opt)
+    except ValueError as e: raise _torch_words(e, self.dls) from None
     finally:
         self.first_epoch = 0
         for cb in self.cbs+cbs:
