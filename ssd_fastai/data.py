@@ -15,7 +15,9 @@ from torchvision.transforms import v2
 from .boxes import as_hw, box_iou, clip_boxes, unit_to_px
 from .draw import draw_boxes, new_axes
 from .images import load_image
+from .formats import flag
 from .readers import *
+from .readers import all_shares
 from .records import GroundTruth, plural
 from .resize import Fit
 
@@ -240,7 +242,7 @@ class _CleanBoxes(ItemTransform):
         if len(x)<3: return x
         img,boxes,labels,*rest = x
         b  = clip_boxes(boxes.as_subclass(Tensor))
-        ok = (labels>0) & (b[...,2:]-b[...,:2]>1e-5).all(-1) # what a record may hold has 2e-5
+        ok = (labels>0) & (b[...,2:]-b[...,:2]>1e-6).all(-1) # what a record may hold has 2e-5, less if padded
         return (img, TensorBBox(b*ok[...,None]), labels*ok, *(o&ok for o in rest))
 
 # %% ../nbs/34_data.ipynb #5cee4b64
@@ -385,7 +387,7 @@ class DetectionDataLoaders(DataLoaders):
         bs=None,           # images per batch; None: 128 on a GPU, 16 on a CPU, fewer for small training splits
         method='squish',   # 'squish', or 'pad' to keep the aspect ratio
         augment='default', # 'default', None, or a list of torchvision v2 transforms
-        vocab=None,        # class names; None: those of the training split, sorted (VOC's 20 if all are VOC's)
+        vocab=None,        # class names; None: those of the training split, sorted (in a VOCdevkit VOC's 20)
         batch_tfms=None,   # fastai batch transforms, such as `aug_transforms()`
         num_workers=None,  # processes that load images; None: one per CPU core, at most 16
         path='.',          # where the learner writes
@@ -395,8 +397,11 @@ class DetectionDataLoaders(DataLoaders):
         "From two lists of records. `ValueError` for an empty split, a `bs` that is too large, or an unknown class"
         for recs,what in ((train,'training'),(valid,'validation')):
             if not len(recs): raise ValueError(f'the {what} split is empty: it needs at least one image')
+            if all_shares(torch.cat([o.boxes.cpu() for o in recs])):
+                raise ValueError(f'the {what} split: all boxes lie between 0 and 1, so they are shares of the image '
+                                 'and not pixels: multiply them by its width and height')
+        vocab = make_vocab(train, valid, vocab)
         train,valid = list(train),list(valid)
-        vocab  = make_vocab(train, valid, vocab)
         device = default_device() if device is None else torch.device(device)
         after_item,after_batch = sample_tfms(size, method, augment),[IntToFloatTensor(), *L(batch_tfms), _CleanBoxes()]
         bs   = batch_size(bs, len(train), device)
@@ -418,24 +423,28 @@ def from_voc(cls:DetectionDataLoaders,
     path,          # a VOC folder, a VOCdevkit of several years, or a list of either
     train='train', # split to learn from, e.g. 'trainval'; in a VOCdevkit '2007/trainval'; or a list of them
     valid='val',   # split to validate on
+    rescale=False, # whether to scale boxes from the size that the annotation states to that of the image
     **kwargs
 ):
     "From Pascal VOC's layout: JPEGImages, Annotations, ImageSets/Main"
     root = path[0] if isinstance(path, (list,tuple)) else path
-    return cls.from_records(read_voc(path, train), read_voc(path, valid), **{'path':root, **kwargs})
+    train,valid = (read_voc(path, o, rescale=rescale) for o in (train,valid))
+    return cls.from_records(train, valid, **{'path':root, **kwargs})
 
 # %% ../nbs/34_data.ipynb #cde90062
 @patch(cls_method=True)
 @delegates(DetectionDataLoaders.from_records)
 def from_coco(cls:DetectionDataLoaders,
-    images,     # folder of the images, or a pair: of training and of validation
-    train_json, # COCO file to learn from
-    valid_json, # COCO file to validate on
+    images,        # folder of the images, or a pair: of training and of validation
+    train_json,    # COCO file to learn from
+    valid_json,    # COCO file to validate on
+    rescale=False, # whether to scale boxes from the size that the file states to that of the image
     **kwargs
 ):
     "From COCO's format"
     ti,vi = images if isinstance(images, (list,tuple)) else (images,images)
-    return cls.from_records(read_coco(ti, train_json), read_coco(vi, valid_json), **{'path':ti, **kwargs})
+    train,valid = read_coco(ti, train_json, rescale=rescale),read_coco(vi, valid_json, rescale=rescale)
+    return cls.from_records(train, valid, **{'path':ti, **kwargs})
 
 # %% ../nbs/34_data.ipynb #730fc440
 @patch(cls_method=True)
@@ -444,11 +453,13 @@ def from_pascal_2007(cls:DetectionDataLoaders,
     path,          # the folder that `untar_data(URLs.PASCAL_2007)` returns
     train='train', # split to learn from; ['train','valid'] is VOC's trainval
     valid=None,    # split to validate on; None: 'valid' where there is one, otherwise 'test'
+    rescale=False, # whether to scale boxes from the size that the file states to that of the image
     **kwargs
 ):
     "From fastai's own copy of VOC2007"
     if valid is None: valid = 'valid' if (Path(path)/'valid.json').is_file() else 'test'
-    return cls.from_records(read_pascal_2007(path, train), read_pascal_2007(path, valid), **{'path':path, **kwargs})
+    train,valid = (read_pascal_2007(path, o, rescale=rescale) for o in (train,valid))
+    return cls.from_records(train, valid, **{'path':path, **kwargs})
 
 # %% ../nbs/34_data.ipynb #2f6c9b17
 @patch(cls_method=True)
@@ -464,12 +475,18 @@ def from_yolo(cls:DetectionDataLoaders,
     return cls.from_records(read_yolo(path, train), read_yolo(path, valid), **{'path':root, **kwargs})
 
 # %% ../nbs/34_data.ipynb #5cee3981
+def _is_valid(k, v):
+    "The flag in cell `v` of row `k`, which may be a word. ValueError for an empty cell"
+    if pd.isna(v) or not str(v).strip(): raise ValueError(f'row {k}: is_valid is empty: write True or False')
+    return flag(v, f'row {k}: is_valid')
+
 def _valid_rows(df, valid_pct, seed):
     "Mask of the rows whose image is for validation"
     if 'fname' not in df.columns:
         raise ValueError('the data frame has no column fname: it needs fname, label, x1, y1, x2, y2')
     if 'is_valid' in df.columns:
-        mask  = df['is_valid'].fillna(False).astype(bool)
+        flags = [_is_valid(k, v) for k,v in zip(df.index, df['is_valid'])]
+        mask  = pd.Series(flags, df.index, dtype=bool)
         mixed = df['fname'][mask.groupby(df['fname']).transform('nunique')>1]
         if not len(mixed): return mask
         raise ValueError(f'image {mixed.iloc[0]!r} has rows with is_valid true and false: '

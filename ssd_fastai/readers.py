@@ -222,7 +222,8 @@ def whole_faults(
         found.append('all boxes lie between 0 and 1, so they are shares of the image and not pixels: '
                      'multiply them by its width and height')
     elif _all_corners([o for o,_ in objs], [size for _,size in objs]):
-        found.append("bbox holds x1, y1, x2, y2, as all boxes fit their image only in that way: write x, y, width, height")
+        found.append('bbox holds x1, y1, x2, y2, as the boxes fit their images only in that way: '
+                     'write x, y, width, height')
     resized = None if rescale else _resized(pairs)
     if resized:
         found.append(f'{resized[0]} of {resized[1]} annotations state another size than their image has, and the boxes '
