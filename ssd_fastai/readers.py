@@ -282,7 +282,10 @@ def _read_listing(listing, name, verbose, rescale=False):
     "`Records` of a `Listing`; prints a line on the notes where `verbose`. ValueError for a fault of the whole"
     res    = map_threads(partial(_read_job, rescale=rescale), listing.jobs)
     faults = whole_faults([(ann, o.size) for o,_,ann in res], rescale)
-    if faults: raise ValueError(f'{name} ({listing.jobs[0].annotation}): {faults[0]}')
+    if faults:
+        first = listing.jobs[0]
+        where = first.annotation if first.shared else f'{name} ({first.annotation}, …)'
+        raise ValueError(f'{where}: {faults[0]}')
     notes = [*listing.notes, *(o for _,found,_ in res for o in found)]
     recs  = Records([o for o,_,_ in res], notes, name, listing.category_ids, listing.vocab)
     if verbose and recs.notes: print(f'{recs.name}: {recs.summary()}')
@@ -439,7 +442,7 @@ def _not_there(name):
     parts = os.path.normpath(name).split('/')
     if '..' in parts or name[:1]=='/': return 'which leads out of JPEGImages: write the image name alone'
     if len(parts)>1:
-        return f'which is in a sub-folder: move the image to JPEGImages, and write {parts[-1]!r}'
+        return 'which names a folder: put the image into JPEGImages itself, and write its name alone'
     return 'but JPEGImages has no such image: add it, or take the line out'
 
 # %% ../nbs/32_readers.ipynb #0887d89a

@@ -68,8 +68,8 @@ def _sound_boxes(boxes, names, size, where):
     return b
 
 # %% ../nbs/06_records.ipynb #5771bcba
-_INVISIBLE = re.compile('[\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164'
-                        '\ufeff\uffa0]|(?<![^\\0-\u024f])[\u200c\u200d]|[\u200c\u200d](?![^\\0-\u024f])')
+_INVISIBLE = re.compile('[\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f'
+                        '\u3164\ufeff\uffa0]|(?<![^\\0-\u024f])[\u200c\u200d]|[\u200c\u200d](?![^\\0-\u024f])')
 
 def nfc(
     text, # a name
