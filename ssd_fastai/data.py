@@ -18,7 +18,7 @@ from .images import load_image
 from .formats import flag
 from .readers import *
 from .readers import all_shares
-from .records import GroundTruth, plural
+from .records import GroundTruth, nfc, plural
 from .resize import Fit
 
 # %% ../nbs/34_data.ipynb #489fe91b
@@ -484,18 +484,19 @@ def _valid_rows(df, valid_pct, seed):
     "Mask of the rows whose image is for validation"
     if 'fname' not in df.columns:
         raise ValueError('the data frame has no column fname: it needs fname, label, x1, y1, x2, y2')
+    files = df['fname'].map(lambda o: nfc(os.path.normpath(o)) if isinstance(o, str) else o)   # one spelling
     if 'is_valid' in df.columns:
         flags = [_is_valid(k, v) for k,v in zip(df.index, df['is_valid'])]
         mask  = pd.Series(flags, df.index, dtype=bool)
-        mixed = df['fname'][mask.groupby(df['fname']).transform('nunique')>1]
+        mixed = df['fname'][mask.groupby(files).transform('nunique')>1]
         if not len(mixed): return mask
         raise ValueError(f'image {mixed.iloc[0]!r} has rows with is_valid true and false: '
                          'an image belongs to one split')
-    names = list(dict.fromkeys(df['fname']))
+    names = list(dict.fromkeys(files))
     if not 0<valid_pct<1: raise ValueError(f'valid_pct={valid_pct}: give a share between 0 and 1')
     g = None if seed is None else torch.Generator().manual_seed(seed)
     idx = torch.randperm(len(names), generator=g)[:max(1, round(len(names)*valid_pct))]
-    return df['fname'].isin({names[i] for i in idx})
+    return files.isin({names[i] for i in idx})
 
 @patch(cls_method=True)
 @delegates(DetectionDataLoaders.from_records)

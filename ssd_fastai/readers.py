@@ -197,6 +197,13 @@ def _all_corners(objs, sizes):
     if close((w-x)*(h-y))>0.95 and close(w*h)<0.5: return True
     return len(objs)>9 and min(_grows(x, w), _grows(y, h))>0.7
 
+def _all_sides(objs, sizes):
+    "Whether the last two numbers of boxes that should hold corners are sides: many are inverted, and as sides all fit"
+    if len(objs)<10: return False
+    (x,y,w,h),(H,W) = np.array([o.xywh or o.stated or o.box for o in objs]).T,np.array(sizes, dtype=float).T
+    fit = (w>0) & (h>0) & (x+w<=W+1) & (y+h<=H+1)
+    return bool(((w<x) | (h<y)).mean()>0.3 and fit.mean()>0.95)
+
 def _grows(a, b):
     "The correlation of two arrays; 0 where one is constant"
     return np.corrcoef(a, b)[0,1] if a.std() and b.std() else 0.
@@ -224,6 +231,8 @@ def whole_faults(
     elif _all_corners([o for o,_ in objs], [size for _,size in objs]):
         found.append('bbox holds x1, y1, x2, y2, as the boxes fit their images only in that way: '
                      'write x, y, width, height')
+    elif not any(o.xywh for o,_ in objs) and _all_sides([o for o,_ in objs], [size for _,size in objs]):
+        found.append('x2 and y2 hold width and height, as the boxes fit their images only in that way: write corners')
     resized = None if rescale else _resized(pairs)
     if resized:
         found.append(f'{resized[0]} of {resized[1]} annotations state another size than their image has, and the boxes '
