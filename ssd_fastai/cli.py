@@ -22,6 +22,38 @@ from fastcore.script import anno_parser
 from .processes import exit_on_sigterm, gather_to_rank0, local_rank_and_size, my_share, rank_and_size
 
 # %% ../nbs/64_cli.ipynb #594a16f3
+_FORMER = {'--top-k':'--max-per-class', '--threshold':'--score', '--overlap':'--iou'} # options of other programs
+
+def _parse_error(why, options):
+    "What is wrong with a command line, in a line; `why`: argparse's words"
+    kinds = dict(int='a whole number', float='a number')
+    m = re.match(r'argument (\S+): invalid (int|float) value: (.*)', why)
+    if m: return f'{m[1]} {m[3]}: give {kinds[m[2]]}'
+    m = re.match(r'unrecognized arguments: (\S+)', why)
+    if not m: return why
+    word = m[1].split('=')[0]
+    near = _FORMER.get(word) or next(iter(difflib.get_close_matches(word, options, 1)), None)
+    return f'{word}: no such argument' + (f'; is {near} meant?' if near in options else '') + ' --help lists them all'
+
+def _parse(parser, argv):
+    "The arguments of a script as a dict. A mistake is one line and exit code 2"
+    options = [o for a in parser._actions for o in a.option_strings if o.startswith('--')]
+    def _error(why):
+        print(f'{parser.prog}: error: {_parse_error(why, options)}', file=sys.stderr)
+        sys.exit(2)
+    parser.error = _error
+    dashed = [re.sub('^--[^=]+', lambda m: m[0].replace('_', '-'), str(o)) for o in argv]
+    args   = vars(parser.parse_args(dashed))
+    for o in ('pdb', 'xtra'): args.pop(o, None)    # fastcore's own
+    return args
+
+# %% ../nbs/64_cli.ipynb #c14d0003
+def _as_options(line, names):
+    "An error that begins with one of `names` and its value, as one about the option: `bs=0: …` becomes `--bs 0: …`"
+    m = re.match(r'(\w+)(?:=(\S*)| ([^\s:]*|\'[^\']*\'):)', line)
+    if not m or m[1] not in names: return line
+    return f"--{m[1].replace('_','-')} {line[len(m[1])+1:]}"
+
 def _call(f, args):
     "Call `f` with a dict of arguments, of which one may be the list for its `*args`"
     params = list(signature(f).parameters.values())
@@ -42,14 +74,16 @@ def console(
     def _run(argv=None):
         os.environ.setdefault('MPLBACKEND', 'Agg')     # pictures go into files, not into windows
         warnings.simplefilter('ignore', FutureWarning) # of other libraries, about which a user can do nothing
-        args = vars(anno_parser(f, prog, list(pos)).parse_args(argv))
-        for o in ('pdb', 'xtra'): args.pop(o, None)    # fastcore's own
+        for o in (sys.stdout, sys.stderr):             # a name that is no UTF-8 can be printed
+            if hasattr(o, 'reconfigure'): o.reconfigure(errors='backslashreplace')
+        args = _parse(anno_parser(f, prog, list(pos)), sys.argv[1:] if argv is None else argv)
+        names = [k for k,o in signature(f).parameters.items() if o.default is not o.empty]
         try: _call(f, args)
         except KeyboardInterrupt:
             print(f'{prog}: interrupted', file=sys.stderr)
             sys.exit(130)
         except (ValueError, OSError) as e:
-            print(f"{prog}: error: {' '.join(str(e).split())}", file=sys.stderr)
+            print(f"{prog}: error: {_as_options(' '.join(str(e).split()), names)}", file=sys.stderr)
             sys.exit(2)
     return _run
 
@@ -60,8 +94,8 @@ def parse_size(
     "Read `--size`. `ValueError` for anything else"
     try: hw = [int(o) for o in str(s).lower().split('x')]
     except ValueError: hw = []
-    if len(hw) not in (1, 2) or min(hw) < 1:
-        raise ValueError(f'--size {s}: give one number (300) or HEIGHTxWIDTH (320x416), in pixels')
+    if len(hw) not in (1, 2) or min(hw) < 1 or max(hw) > 4096:
+        raise ValueError(f'--size {s}: give one number (300) or HEIGHTxWIDTH (320x416), in pixels, at most 4096')
     return hw[0] if len(hw)==1 else tuple(hw)
 
 # %% ../nbs/64_cli.ipynb #823f9604
@@ -118,6 +152,10 @@ def find_images(
     return found
 
 # %% ../nbs/64_cli.ipynb #6c030b06
+def _readable(path):
+    "A path as text that every file can hold: bytes that are no UTF-8 as `\\xe9`"
+    return os.fsencode(path).decode('utf-8', 'backslashreplace')
+
 def _write_json(path, o):
     "Write `o` as JSON"
     from ssd_fastai.files import whole_file
@@ -151,6 +189,12 @@ def ssd_check(
     if not report.ok: sys.exit(1)
 
 # %% ../nbs/64_cli.ipynb #35b85a59
+def _all_decode(records):
+    "Decode every image once. `ValueError` for the first that cannot be"
+    from ssd_fastai.readers import verify_pixels
+    try: verify_pixels(records)
+    except ValueError as e: raise ValueError(f'{e}; or leave all such images out by --skip-broken') from None
+
 def _loader_settings(train, valid, bs=None, num_workers=None, **kwargs):
     "Arguments of this process's data loaders, under one process or several"
     kwargs = {'bs':bs, 'num_workers':num_workers, **kwargs}
@@ -158,21 +202,51 @@ def _loader_settings(train, valid, bs=None, num_workers=None, **kwargs):
     if n==1: return kwargs
     from torch.cuda import is_available
     from ssd_fastai.data import batch_size
-    from ssd_fastai.readers import verify_pixels
-    verify_pixels([r for _,r in my_share([*train, *valid])])
+    _all_decode([r for _,r in my_share([*train, *valid])])
     if num_workers is None:
         here = (os.cpu_count() or 1)//local_rank_and_size()[1]
         kwargs['num_workers'] = max(1, min(16, here))
     return {**kwargs, 'verify':False, 'bs':batch_size(bs, len(train)//n, 'cuda' if is_available() else 'cpu')}
 
-def _loaders(data, train, valid, **kwargs):
+# %% ../nbs/64_cli.ipynb #c14e0002
+def _decodes(job):
+    "None, or the error of an image that cannot be opened or decoded"
+    from ssd_fastai.images import load_image
+    try: load_image(job.image)
+    except (ValueError, OSError) as e: return e
+
+def _read_sound(data, split):
+    "`read_split` without the images that cannot be decoded; a line counts and names them"
+    from ssd_fastai.images import image_size
+    from ssd_fastai.readers import Records, find_source, map_threads, merged, record_of, split_names
+    names   = split_names(split)
+    listing = merged(find_source(data, o).jobs(data, o) for o in names)
+    errors  = map_threads(_decodes, listing.jobs)
+    def _read(job):
+        size = image_size(job.image)
+        truth,outcomes,doubts = record_of(job, job.parse(size), size)
+        return truth, [o.note for o in outcomes if o.note] + doubts
+    read   = map_threads(_read, [o for o,e in zip(listing.jobs, errors) if e is None])
+    broken = [str(e) for e in errors if e]
+    records = Records([o for o,_ in read], [*listing.notes, *(o for _,n in read for o in n)], ' + '.join(names),
+                      listing.category_ids)
+    if records.notes: print(f'{records.name}: {records.summary()}')
+    if broken: print(f'{records.name}: left out {len(broken):,} of {len(errors):,} images that cannot be decoded:')
+    for o in broken: print(f'  {_readable(o)}')
+    return records
+
+def _loaders(data, train, valid, skip_broken=False, **kwargs):
     "A function that makes a run's data loaders, to be called when the random seed is set. The annotations are read now"
     from ssd_fastai.data import DetectionDataLoaders
     from ssd_fastai.readers import read_split
-    splits = read_split(data, train),read_split(data, valid)
+    read   = _read_sound if skip_broken else read_split
+    splits = read(data, train),read(data, valid)
     _say_layout(data, train)
     kwargs = _loader_settings(*splits, **kwargs)
-    return lambda: DetectionDataLoaders.from_records(*splits, path=data, **kwargs)
+    def _make():
+        if not skip_broken and kwargs.get('verify', True): _all_decode([o for s in splits for o in s])
+        return DetectionDataLoaders.from_records(*splits, path=data, **{**kwargs, 'verify':False})
+    return _make
 
 # %% ../nbs/64_cli.ipynb #5e0f00d7
 @console
@@ -193,14 +267,17 @@ def ssd_train(
     head='fpn',       # fpn: a feature pyramid, strides 8 to 128; classic: a blog post's 189 anchors
     precision='auto', # auto (the fastest that the device supports), float32, or mixed precision: bf16, fp16
     method='squish',  # how images are resized: squish, or pad (keeps the aspect ratio)
+    skip_broken=False, # leave out images that cannot be decoded, count and name them; otherwise the first ends the run
     workers:int=None, # processes that load data, per training process; left out: one per CPU core, at most 16
 ):
     "Train a detector. The folder of the run holds checkpoints, history, the model and its evaluation; see --resume"
-    from ssd_fastai.runs import train_run
+    from ssd_fastai.runs import check_numbers, train_run
+    check_numbers(precision, epochs=epochs, frozen=frozen, lr=lr, seed=seed, workers=workers)
     rank,_ = rank_and_size()
     exit_on_sigterm('ssd-train', '--resume goes on from the last checkpoint')
     if rank: sys.stdout = open(os.devnull, 'w') # only rank 0 prints
-    make_dls = _loaders(data, train, valid, size=parse_size(size), bs=bs, method=method, num_workers=workers)
+    make_dls = _loaders(data, train, valid, size=parse_size(size), bs=bs, method=method, num_workers=workers,
+                        skip_broken=skip_broken)
     try: ev = train_run(make_dls, arch, out, epochs=epochs, frozen=frozen, lr=lr, seed=seed, resume=resume,
                         weights=weights, head=head, precision=precision)
     except KeyboardInterrupt as e:
@@ -505,10 +582,6 @@ class _CocoRows(_PlainRows):
                 for o in super().__call__(d, i)]
 
 # %% ../nbs/64_cli.ipynb #8c80811d
-def _readable(path):
-    "A path as text that every file can hold: bytes that are no UTF-8 as `\\xe9`"
-    return os.fsencode(path).decode('utf-8', 'backslashreplace')
-
 @contextmanager
 def _csv_table(path):
     "A function that appends the rows of `Detections` to a CSV file, in the columns of `to_df`"
@@ -678,12 +751,14 @@ def ssd_demo(
     from torchvision.transforms.v2 import RandomHorizontalFlip
     from ssd_fastai.readers import read_split
     from ssd_fastai.synth import synth_voc
-    from ssd_fastai.runs import train_run
-    out = Path(out)
+    from ssd_fastai.runs import check_numbers, train_run
+    check_numbers(epochs=epochs, seed=seed)
+    if not 24 <= n < 10**6: raise ValueError(f'n {n}: give 24 (training takes 16 images at a time) to 999999')
+    out,size = Path(out),parse_size(size)
     _start_anew(out)
     data = synth_voc(out/'data', n=n, seed=seed)
     test = read_split(data, 'test')
-    make_dls = _loaders(data, 'train', 'val', size=parse_size(size), bs=16, augment=[RandomHorizontalFlip()],
+    make_dls = _loaders(data, 'train', 'val', size=size, bs=16, augment=[RandomHorizontalFlip()],
                         num_workers=0)
     ev = train_run(make_dls, 'resnet18', out, epochs=epochs, lr=5e-3, seed=seed, weights='none', records=test)
     print(ev)

@@ -32,8 +32,8 @@ class Thresholds:
                 raise ValueError(f'{k} {v!r}: give a number from 0 to 1')
         for k in ('max_per_class','max_per_image'):
             v = getattr(self, k)
-            if v is not None and (isinstance(v, bool) or not isinstance(v, int) or v<1):
-                raise ValueError(f'{k} {v!r}: give a whole number from 1, or None for no limit')
+            if v is not None and (isinstance(v, bool) or not isinstance(v, int) or not 1<=v<=10**6):
+                raise ValueError(f'{k} {v!r}: give a whole number from 1 to 1000000, or None for no limit')
 
 # %% ../nbs/16_nms.ipynb #n2cb5a15
 @patch

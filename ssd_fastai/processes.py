@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['rank_and_size', 'local_rank_and_size', 'my_share', 'gather_to_rank0', 'join_processes', 'leave_processes',
-           'all_gather', 'run_on_rank0', 'exit_on_sigterm']
+           'all_gather', 'run_on_rank0', 'exit_on_sigterm', 'lock_file']
 
 # %% ../nbs/56_processes.ipynb #n5183629
 import os
@@ -103,6 +103,7 @@ def exit_on_sigterm(
     "Let a SIGTERM write one line to stderr and end this process with code 143, whatever its main thread is doing"
     import signal, threading
     if threading.current_thread() is not threading.main_thread(): return   # only the main thread may set a handler
+    if not hasattr(os, 'set_blocking'): return   # Windows with Python before 3.12: there SIGTERM ends it at once
     seen,tell = os.pipe()
     os.set_blocking(tell, False)
     other = signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
@@ -118,3 +119,19 @@ def exit_on_sigterm(
             os.write(2, f'\n{prog}: stopped by SIGTERM ({why}); {advice}\n'.encode())
             os._exit(143)
     threading.Thread(target=_watch, daemon=True).start()
+
+# %% ../nbs/56_processes.ipynb #e56a0004
+def lock_file(
+    f,    # a file, open for writing
+)->bool:  # False where the system has no locks
+    "Lock a file for this process alone, without waiting. `BlockingIOError` where another process has locked it"
+    try:
+        from fcntl import LOCK_EX, LOCK_NB, lockf
+        lock = lambda: lockf(f, LOCK_EX | LOCK_NB)
+    except ImportError:
+        try: from msvcrt import LK_NBLCK, locking
+        except ImportError: return False
+        lock = lambda: locking(f.fileno(), LK_NBLCK, 1)
+    try: lock()
+    except (BlockingIOError, PermissionError) as e: raise BlockingIOError(str(e)) from None
+    return True
