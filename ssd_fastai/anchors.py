@@ -362,14 +362,15 @@ def show_missed(self:AnchorReport,
     ncols=3,      # pictures per row
     figsize=None, # inches
 ): # the figure; None where every object has an anchor
-    "Draw the objects that no anchor of this report covers, each with its best anchor (dashed); images with most of them first"
+    "Draw objects that none of these anchors covers, each with its best one (dashed); images with most of them first"
     missed = {}
     for r in (self.iou<self.thresh).nonzero()[:,0].tolist(): missed.setdefault(self.rows[r][0], []).append(r)
     if not missed: print(self); return
     worst  = sorted(missed, key=lambda i: -len(missed[i]))[:n]
     colors = {c:i+1 for i,c in enumerate(sorted(set(self.names)))}
     cells  = [lambda ax,i=i: _draw_missed(self, i, missed[i], colors, ax) for i in worst]
-    titles = [f'{len(missed[i])} not covered in {getattr(self.truths[i].file, "name", f"image {i}")}' for i in worst]
+    name   = lambda i: getattr(self.truths[i].file, 'name', f'image {i}')
+    titles = [f'{len(missed[i])} not covered in {name(i)}' for i in worst]
     return show_grid(cells, ncols, figsize, titles)
 
 # %% ../nbs/10_anchors.ipynb #391d211b

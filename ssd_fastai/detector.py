@@ -227,7 +227,8 @@ def predict(self:Detector,
     **kwargs, # `score`, `iou`, `max_per_class`, `max_per_image`, `mirror`
 )->tuple:     # (`Detections`, their names, their scores `[N]`), highest score first
     "fastai's triple for one image. `ValueError` for several"
-    if not is_one_image(img): raise ValueError(f'predict takes one image, not {type(img).__name__}: give many to `detect`')
+    if not is_one_image(img):
+        raise ValueError(f'predict takes one image, not {type(img).__name__}: give many to `detect`')
     d = self.detect(img, **kwargs)
     return d, d.names, d.scores
 

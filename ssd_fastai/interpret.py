@@ -88,8 +88,8 @@ def _loss_of(loss_func, model):
     return res
 
 def _look_at_all(learn, dl, records, thresholds):
-    """Five lists, an item per image: loss (a sum), number of positive anchors, `Detections` with a low score threshold and
-    with `thresholds`, and `Culprit`"""
+    """Five lists, an item per image: loss (a sum), number of positive anchors, `Detections` with a low score threshold
+    and with `thresholds`, and `Culprit`"""
     det,res = learn.detector(),[]
     model = evaluation_view(det.model)
     loss_func = _loss_of(learn.loss_func, model)

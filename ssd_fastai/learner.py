@@ -236,12 +236,13 @@ def _check_trackers(learn, cbs):
         if getattr(cb, 'patience', every)<every:
             raise ValueError(f'{name}: map is measured in every {every}th epoch: give patience={every} or more')
 
-def _torch_words(e, dls):
-    "torch's error about batch norm in plain words, another one as it is"
+def _one_line(e, dls):
+    "torch's error about batch norm in plain words, and that of a callback without fastai's line before it"
+    if str(e).startswith('Exception occured in'): return ValueError(str(e).splitlines()[-1].strip())
     if 'more than 1 value per channel' not in str(e): return e
     h,w = dls.size
-    return ValueError(f'a batch of {dls.train.bs} image of {h}×{w} pixels leaves batch norm one value per channel, too few '
-                      'for a mean: give bs=2 or more, or a larger size')
+    return ValueError(f'a batch of {dls.train.bs} image of {h}×{w} pixels leaves batch norm one value per channel, '
+                      'too few for statistics: give bs=2 or more, or a larger size')
 
 @patch
 def fit(self:SSDLearner,
@@ -258,7 +259,7 @@ def fit(self:SSDLearner,
     _check_trackers(self, cbs)
     self.first_epoch = start_epoch
     try: Learner.fit(self, n_epoch, lr=lr, wd=wd, cbs=cbs, reset_opt=reset_opt)
-    except ValueError as e: raise _torch_words(e, self.dls) from None
+    except ValueError as e: raise _one_line(e, self.dls) from None
     finally:
         self.first_epoch = 0
         for cb in self.cbs+cbs:

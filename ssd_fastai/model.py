@@ -123,19 +123,19 @@ def _assemble(body, c, heads):
     return model.train(was)
 
 # %% ../nbs/44_model.ipynb #881015ff
-def _is_whole(x, lo): return isinstance(x, int) and not isinstance(x, bool) and x>=lo
+def _whole_from(x, lo): return isinstance(x, int) and not isinstance(x, bool) and x>=lo
 
 def _check_ssd(head, encoding, n_classes, prior, heads, drop, width, depth):
     "ValueError for values that no head accepts"
     if head not in heads: raise ValueError(f'head={head!r}: give one of {", ".join(map(repr, heads))}')
     if encoding not in (None,*CODERS):
         raise ValueError(f'encoding={encoding!r}: give one of {", ".join(map(repr, CODERS))}')
-    if not _is_whole(n_classes, 2):
+    if not _whole_from(n_classes, 2):
         raise ValueError(f'n_classes={n_classes!r}: give the number of classes with the background, 2 or more')
     if not 0<prior<1: raise ValueError(f'prior={prior!r}: give a probability between 0 and 1')
     if not (drop is None or 0<=drop<1): raise ValueError(f'drop={drop!r}: give a number from 0 to below 1')
-    if not _is_whole(width, 1): raise ValueError(f'width={width!r}: give a whole number of channels, from 1')
-    if not _is_whole(depth, 0): raise ValueError(f'depth={depth!r}: give a whole number of layers, from 0')
+    if not _whole_from(width, 1): raise ValueError(f'width={width!r}: give a whole number of channels, from 1')
+    if not _whole_from(depth, 0): raise ValueError(f'depth={depth!r}: give a whole number of layers, from 0')
 
 def create_ssd(
     arch:str|Callable,        # a torchvision model (its name, or the function) or a timm model's name

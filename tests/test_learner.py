@@ -209,7 +209,7 @@ def c_accumulate(learn):
     learn.fit(1, 1e-3, cbs=[GradientAccumulation(8), Callback(after_step=lambda _: steps.append(1))])
     assert len(steps)==1                        # 2 batches of 4, one step
 def c_early(learn):
-    with redirect_stdout(StringIO()): learn.fit(9, 0., cbs=EarlyStoppingCallback('map', min_delta=1.1, patience=1))
+    with redirect_stdout(StringIO()): learn.fit(9, 1e-4, cbs=EarlyStoppingCallback('map', min_delta=1.1, patience=1))
     assert len(learn.recorder.values)<9
 def c_reduce(learn):
     with redirect_stdout(StringIO()): learn.fit(3, 1e-3, cbs=ReduceLROnPlateau('map', min_delta=1.1, patience=1))
