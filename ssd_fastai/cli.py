@@ -360,7 +360,7 @@ def place(self:ImageIndex,
     (found,before),other = self.named(name),self.with_id(k)
     counted = isinstance(k, (int,float)) and all(isinstance(o, (str,type(None))) for o in self.ids)
     if k is None or (counted or not found) and not other: return _only_image(found, self, 'file_name', name),before
-    both = [i for i in other if i in found or i in self.by['name'].get(_path_key(name), [])]
+    both = [i for i in other if i in found]
     if both: return _only_image(both, self, 'file_name', name),before
     says = f'is that of {self.files[other[0]]}' if other else 'is of no image here'
     raise ValueError(f'contradicts itself: its file_name is {name[:100]!r}, its image_id {str(k)[:100]!r} {says}')

@@ -1,5 +1,5 @@
 "Every option of every script: it changes something or is refused; and every numeric option with numbers that are none."
-import contextlib, inspect, io, itertools, json, shutil
+import contextlib, inspect, io, itertools, json, random, shutil
 from configparser import ConfigParser
 from pathlib import Path
 import pytest
@@ -136,3 +136,43 @@ def test_underscores_and_unknown_options(f, room, tmp_path, monkeypatch):
         assert one==two
     code,_err,_ = run(f, [*base(f, room, out), '--nonsense', '1'], seen, out)
     assert code==2 and len(_err.strip().splitlines())==1 and '--nonsense: no such argument' in _err
+
+# --- whose image a row is
+
+NAMES = { # how the files of a split may be called
+    'shifted':    ['2.jpg','3.jpg','4.jpg','1.jpg'],        # numbers that are the ids of others
+    'from zero':  ['0.jpg','1.jpg','2.jpg','3.jpg'],
+    'folders':    ['seq1/f.jpg','seq2/f.jpg','f1/g.jpg','f2/g.jpg'],
+    'endings':    ['a.jpg','a.png','b.jpg','b.png'],
+    'plain':      ['x.jpg','y.jpg','sub/z.jpg','w.v.jpg']}
+
+@pytest.mark.parametrize('keys', ['id','name','both','mixed'])
+@pytest.mark.parametrize('kind', NAMES)
+def test_perfect_results_are_perfect_however_they_name_their_images(kind, keys, tmp_path):
+    "COCO's ids, paths, or both, row by row; no image is there"
+    names,rng = NAMES[kind],random.Random(kind+keys)
+    boxes = {i: [5*i, 3*i, 20+i, 30] for i in range(1, len(names)+1)}
+    images = [dict(id=i, file_name=n, width=80, height=60) for i,n in enumerate(names, 1)]
+    anns   = [dict(id=i, image_id=i, category_id=1, bbox=b, iscrowd=0) for i,b in boxes.items()]
+    (tmp_path/'val.json').write_text(json.dumps(dict(images=images, annotations=anns, categories=[dict(id=1, name='cat')])))
+    def row(i):
+        how = rng.choice(['id','name','both','absolute']) if keys=='mixed' else keys
+        name = str(tmp_path/names[i-1]) if how=='absolute' else names[i-1]
+        return {**({} if how in ('name','absolute') else dict(image_id=i)), **({} if how=='id' else dict(file_name=name))}
+    (tmp_path/'r.json').write_text(json.dumps([dict(row(i), category_id=1, bbox=b, score=.9) for i,b in boxes.items()]))
+    with contextlib.redirect_stdout(io.StringIO()):
+        cli.ssd_eval(['--detections', str(tmp_path/'r.json'), str(tmp_path), '--split', 'val.json', '--json', str(tmp_path/'e.json')])
+    assert json.loads((tmp_path/'e.json').read_text())['coco']==1.0
+
+def test_a_row_is_never_taken_for_another_image():
+    "Whatever a row says, it means the image that it was written for, or it is refused"
+    rng = random.Random(0)
+    for _ in range(2000):
+        names = rng.sample(['1.jpg','2.jpg','3.jpg','a.jpg','a.png','s/a.jpg','t/a.jpg','s/1.jpg','1.png','b'], 5)
+        index = cli.ImageIndex(names, rng.sample(range(1, 8), 5))
+        i = rng.randrange(5)
+        row = {k: v for k,v in (('file_name', rng.choice([names[i], None, './'+names[i]])), ('image_id', rng.choice([index.ids[i], None]))) if v is not None}
+        if row: assert index.place(row)[0]==i, (names, index.ids, row)
+        j = rng.choice([o for o in range(5) if o!=i])
+        with pytest.raises(ValueError) as e: index.place(dict(file_name=names[i], image_id=index.ids[j]))
+        assert names[i] in str(e.value) and str(index.ids[j]) in str(e.value)
