@@ -147,6 +147,8 @@ def _box_finding(o, outcome):
     o.add(kind, f'{text}, in an image {w} wide and {h} high', b, harms=_lost(b.box, outcome.box)>0.1)
 
 # %% ../nbs/36_doctor.ipynb #0f15de29
+_Record = namedtuple('_Record', 'names boxes difficult size')   # of a `GroundTruth`; tensors would take more memory
+
 def _read(o, ann):
     "Make the record of picture `o` from its annotation, as a reader would, with findings on what is wrong"
     (h,w),stated,objects = o.look.size,ann.size,[b for b in ann.objects if _is_named(o, b)]
@@ -154,8 +156,9 @@ def _read(o, ann):
     o.turned = o.look.orient>4 and stated==(w,h)!=(h,w)
     if stated and min(stated)<=0: o.add('no size stated', f'the annotation states {stated[0]}×{stated[1]}')
     if o.look.orient>1: o.add('EXIF turn', _turned(o, stated))
-    try: o.record,outcomes,doubts = record_of(o.job, ann._replace(objects=objects), (h,w), o.look.orient)
+    try: truth,outcomes,doubts = record_of(o.job, ann._replace(objects=objects), (h,w), o.look.orient)
     except ValueError as e: return o.fault('faulty object', e)
+    o.record = _Record(truth.names, truth.boxes.numpy().astype(float), truth.difficult.tolist(), truth.size)
     o.objs = [b.obj for b in outcomes if b.box]
     for b in outcomes:
         if b.note: _box_finding(o, b)
@@ -187,7 +190,7 @@ def _ious(b):
 def _crowding(o):
     "Findings on boxes of picture `o` that are in the same place"
     if len(o.objs)<2: return
-    pairs = np.argwhere(np.triu(_ious(o.record.boxes.numpy())>=0.95, 1))
+    pairs = np.argwhere(np.triu(_ious(o.record.boxes)>=0.95, 1))
     for a,b in ((o.objs[i],o.objs[j]) for i,j in pairs):
         same = a.name==b.name
         other = '' if same else f', {a.name!r}'
@@ -197,12 +200,12 @@ def _crowding(o):
 _TINY = 8   # pixels
 def _sides(record, size):
     "[N,2] width and height of the boxes when the image is resized to `size` (h,w), in pixels"
-    b,(h,w) = record.boxes.numpy().astype(float),record.size
+    b,(h,w) = record.boxes,record.size
     return (b[:,2:]-b[:,:2])*(size[1]/w, size[0]/h)
 
 def _tiny(o, size):
     "Findings on objects of picture `o` that are tiny at training size `size` (h,w), and not difficult"
-    for b,(w,h),hard in zip(o.objs, _sides(o.record, size), o.record.difficult.tolist()):
+    for b,(w,h),hard in zip(o.objs, _sides(o.record, size), o.record.difficult):
         if (w*h)**0.5<_TINY and not hard:
             o.add('tiny object', f'{w:.1f}×{h:.1f} pixels at the training size {size[0]}×{size[1]}', b)
 
@@ -276,7 +279,7 @@ _UNMEASURED = 'no object to evaluate: its AP will be NaN'
 def _class_counts(pics, split, main):
     "Counters of the objects of a split that are not difficult, and of all, by their main spelling"
     rows = [(main[n],hard) for o in pics if split in o.splits and o.record
-            for n,hard in zip(o.record.names, o.record.difficult.tolist())]
+            for n,hard in zip(o.record.names, o.record.difficult)]
     return Counter(n for n,hard in rows if not hard),Counter(n for n,_ in rows)
 
 # %% ../nbs/36_doctor.ipynb #8751c76b
@@ -351,23 +354,30 @@ def _pieces(x, most=1024):
         else: todo += parts
 
 # %% ../nbs/36_doctor.ipynb #8e3a529d
-def _same(a, b, limit):
-    "[N] bool: whether thumbnails `a` and `b` [N,256] show the same picture; `limit` [N]: the distance allowed"
-    d = a-b
+def _same(a, b):
+    "[N] bool: whether thumbnails `b` [N,256] show the same picture as the earlier ones `a`"
+    d,limit = a-b,0.1*a.std(1)
     return (limit>0.1) & (d.pow(2).mean(1).sqrt()<=limit) & (d.abs().amax(1)<=_NEAR)
 
-def _firsts(x, limit, shape):
-    "{j: the first thumbnail of `x` [N,256] before `j` that shows the same picture}; `shape`: log of width over height"
-    flat,rest,first = x-x.mean(0),torch.arange(len(x)),{}
-    k,step = 0,1
+def _near(x, shape, rows, rest):
+    "Pairs of one of `rows` and a later one of `rest`, indices of thumbnails `x` [N,256], that may be the same picture"
+    a,b  = x[rows].float(),x[rest].float()
+    mean = a.mean(0)
+    near = torch.cdist(a-mean, b-mean)/16 <= 0.1*a.std(1)[:,None]+0.2
+    near = near & (rest>rows[:,None]) & ((shape[rows,None]-shape[rest]).abs()<0.03)
+    i,j  = near.nonzero(as_tuple=True)
+    return zip(rows[i].split(2000), rest[j].split(2000)) if len(i) else ()
+
+def _firsts(grey, ratios):
+    "{j: the first of thumbnails [N,256] before `j` that shows the same picture}; `ratios` [N]: width over height"
+    x,shape = torch.from_numpy(grey),torch.as_tensor(ratios, dtype=torch.float32).log()
+    rest,first,k,step = torch.arange(len(x)),{},0,1
     while k<len(x) and len(rest):
         rows,rest = torch.arange(k, min(k+step, len(x))),rest[rest>k]
-        near = torch.cdist(flat[rows], flat[rest])/16 <= limit[rows,None]+0.2   # nearly right; `_same` is exact
-        near = near & (rest>rows[:,None]) & ((shape[rows,None]-shape[rest]).abs()<0.03)
-        for pairs in near.nonzero().split(20_000):
-            i,j = rows[pairs[:,0]],rest[pairs[:,1]]
-            ok  = _same(x[i], x[j], limit[i])
-            for a,b in zip(i[ok].tolist(), j[ok].tolist()): first.setdefault(b, a)
+        for some in rest.split(4096):
+            for i,j in _near(x, shape, rows, some):
+                ok = _same(x[i].float(), x[j].float())
+                for a,b in zip(i[ok].tolist(), j[ok].tolist()): first.setdefault(b, a)
         rest   = rest[~torch.isin(rest, torch.tensor([*first], dtype=torch.long))]
         k,step = k+step,min(2*step, 128)
     return first
@@ -375,10 +385,9 @@ def _firsts(x, limit, shape):
 def _alike(thumbs, ratios):
     "Pairs (i,j): `i` is the first of thumbnails [N,16,16] that shows the same picture as a later `j`; ratios: w/h [N]"
     grey = np.asarray(thumbs, dtype=np.uint8).reshape(-1, 256)
-    x,shape     = torch.from_numpy(grey).float(),torch.as_tensor(ratios, dtype=torch.float64).log()
-    limit,first = 0.1*x.std(1),{}
+    ratios,first = np.asarray(ratios, dtype=float),{}
     for part in _pieces(grey):
-        found = _firsts(x[part], limit[part], shape[part])
+        found = _firsts(grey[part], ratios[part])
         for j,i in ((int(part[j]),int(part[i])) for j,i in found.items()): first[j] = min(i, first.get(j, i))
     return sorted((i,j) for j,i in first.items())
 
@@ -578,9 +587,9 @@ def _split_counts(pics, splits, main):
 
 def _boxes_of(pics, size):
     "([N,2] width and height at the training size, [N] width over height as the image shows it)"
-    some  = [o.record for o in pics if o.record and len(o.record)]
+    some  = [o.record for o in pics if o.record and o.record.names]
     sides = np.concatenate([np.zeros((0,2)), *(_sides(o, size) for o in some)])
-    shown = np.concatenate([np.zeros((0,2)), *((o.boxes[:,2:]-o.boxes[:,:2]).numpy() for o in some)])
+    shown = np.concatenate([np.zeros((0,2)), *(o.boxes[:,2:]-o.boxes[:,:2] for o in some)])
     return sides, shown[:,0]/shown[:,1]
 
 # %% ../nbs/36_doctor.ipynb #3228c44c
@@ -598,8 +607,10 @@ def check_dataset(
     path,splits,sources = _sorted_out(path, dict(train=train, valid=valid, test=test), sources)
     splits = _split_labels(splits)
     pics   = _gather(path, splits, sources, found)
-    map_threads(_open_picture, pics)        # Pillow decodes in several threads at once,
-    for o in pics: _examine(o, size)        # while annotations are Python's work, which threads would only slow down
+    for k in range(0, len(pics), 10_000):         # some at a time, which saves memory
+        some = pics[k:k+10_000]
+        map_threads(_open_picture, some)          # Pillow decodes in several threads at once,
+        for o in some: _examine(o, size)          # while annotations are Python's work, which threads would slow down
     main   = _class_spellings(pics)
     found += _classes(pics, splits, main) + _scale(pics, splits)
     _copies(pics)
