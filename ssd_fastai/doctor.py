@@ -19,13 +19,12 @@ from .draw import draw_boxes, label_color, new_axes
 from .formats import Annotation, ParsedObject, collecting
 from .images import MAX_PIXELS, exif_orientation, grey_range, load_image, open_image, upright_rgb
 from .readers import (CLIPPED, INVERTED, LISTED_TWICE, NO_AREA, OTHER_SIZE, OUTSIDE, SOURCES, Job, Listing,
-                                Records, Source, find_source, map_threads, merged, record_of, split_names)
+                                Records, Source, find_source, map_threads, merged, record_of, split_names, whole_faults)
 from .records import GroundTruth, clean_name, nfc, plural
 
 # %% ../nbs/36_doctor.ipynb #2c7ed5e6
 _KINDS = { # kind → does it harm?, cure
-    'relative boxes':           (True,  'multiply x by the width and y by the height of the image'),
-    'corners for a size':       (True,  'write x, y, width, height: subtract x and y'),
+    'faulty split':             (True,  'correct all of its boxes'),
     'image not found':          (True,  'add it, or take it out of the list'),
     'unreadable image':         (True,  'fetch it again, or take it out of the split'),
     'missing annotation':       (True,  'write it, empty if there is no object, or take the image out of the split'),
@@ -116,7 +115,7 @@ class _Picture:
     def __init__(self, job, root, split, source=None):
         self.job,self.root,self.splits,self.source = job,root,[split],source
         self.look,self.record,self.objs,self.found = None,None,[],[]
-        self.stated,self.turned = [],False   # boxes as the annotation states them; were they turned with the image?
+        self.ann,self.turned = None,False   # the annotation; were its boxes turned with the image?
         self.file = _rel(job.image if job.shared else job.annotation, root)
 
     def add(self, kind, reason, o=None, **kwargs):
@@ -152,7 +151,7 @@ _Record = namedtuple('_Record', 'names boxes difficult size')   # of a `GroundTr
 def _read(o, ann):
     "Make the record of picture `o` from its annotation, as a reader would, with findings on what is wrong"
     (h,w),stated,objects = o.look.size,ann.size,[b for b in ann.objects if _is_named(o, b)]
-    o.stated = [b.stated or b.box for b in ann.objects]
+    o.ann = ann
     o.turned = o.look.orient>4 and stated==(w,h)!=(h,w)
     if stated and min(stated)<=0: o.add('no size stated', f'the annotation states {stated[0]}×{stated[1]}')
     if o.look.orient>1: o.add('EXIF turn', _turned(o, stated))
@@ -300,32 +299,17 @@ def _classes(pics, splits, main):
     return found
 
 # %% ../nbs/36_doctor.ipynb #9a7ae409
-def _is_relative(b):
-    "Whether boxes [N,4] are shares of the image, 0–1"
-    return -0.01<=b.min() and 0<b.max()<=1.01
-
-def _is_corners(b, wh):
-    "Whether boxes [N,4] come from a second corner that was taken for width and height; wh: size [N,2] of each image"
-    first,second = b[:,:2]/wh,(b[:,2:]-b[:,:2])/wh
-    if len(b)<3 or (second<=first).any() or (second>1.01).any(): return False
-    if (b[:,2:]/wh>1.02).any(1).mean()>=0.05: return True
-    spread = min(first.std(0).min(), second.std(0).min())
-    return len(b)>=20 and spread>0 and all(np.corrcoef(first[:,i], second[:,i])[0,1]>0.5 for i in (0,1))
-
-def _scale(pics, splits):
-    "Findings on splits whose boxes all are in another unit or form"
+def _whole(pics, splits):
+    "Findings on the boxes of a whole split"
     found = []
     for s in splits:
-        rows = [(o,b) for o in pics if s in o.splits and o.look and min(o.look.size)>2 for b in o.stated]
-        if not rows: continue
-        (o,first),b = rows[0],np.array([b for _,b in rows], float)
-        kwargs,many = dict(image=o.job.image, box=first),plural(len(b), 'box')
-        if _is_relative(b):
-            reason = f'all coordinates of {many} are between 0 and 1, as if they were shares of the image'
-            found.append(_finding('relative boxes', s, reason, **kwargs))
-        elif _is_corners(b, np.array([o.look.size[::-1] for o,_ in rows], float)):
-            reason = f'{many} with a width above x and a height above y, as if these were the second corner'
-            found.append(_finding('corners for a size', s, reason, **kwargs))
+        mine  = [o for o in pics if s in o.splits and o.ann and o.look]
+        first = next((o for o in mine if o.ann.objects), None)
+        for text in whole_faults([(o.ann, o.look.size) for o in mine]):
+            reason,cure = text.rsplit(': ', 1)
+            b = first.ann.objects[0]
+            kwargs = dict(cure=cure, image=first.job.image, box=b.stated or b.box)
+            found.append(_finding('faulty split', s, reason, **kwargs))
     return found
 
 # %% ../nbs/36_doctor.ipynb #8f26d6a3
@@ -421,7 +405,8 @@ def _copy_finding(a, b, what):
     "A finding on picture `b`, a copy of `a`"
     kind  = 'same image twice' if a.splits==b.splits else 'same image in two splits'
     place = [(_rel(o.job.image, o.root), ' and '.join(o.splits)) for o in (a,b)]
-    b.found.append(_finding(kind, place[1][0], f'in {place[1][1]}: {what} as {place[0][0]} in {place[0][1]}'))
+    reason = f'in {place[1][1]}: {what} as {place[0][0]} in {place[0][1]}'
+    b.found.append(_finding(kind, place[1][0], reason, image=b.job.image))
 
 # %% ../nbs/36_doctor.ipynb #0e7452d7
 class DatasetReport:
@@ -565,8 +550,8 @@ def _gather(path, splits, sources, found):
             old = pics.setdefault(o.job.image, o)
             if old is o: continue
             old.splits.append(split)
-            file = _rel(o.job.image, o.root)
-            found.append(_finding('same image in two splits', file, f'listed in {" and ".join(old.splits)}'))
+            file,reason = _rel(o.job.image, o.root),f'listed in {" and ".join(old.splits)}'
+            found.append(_finding('same image in two splits', file, reason, image=o.job.image))
     return list(pics.values())
 
 def _strays(path, pics):
@@ -612,7 +597,7 @@ def check_dataset(
         map_threads(_open_picture, some)          # Pillow decodes in several threads at once,
         for o in some: _examine(o, size)          # while annotations are Python's work, which threads would slow down
     main   = _class_spellings(pics)
-    found += _classes(pics, splits, main) + _scale(pics, splits)
+    found += _classes(pics, splits, main) + _whole(pics, splits)
     _copies(pics)
     found += _strays(path, pics)
     problems = [f for o in pics for f in o.found] + found
