@@ -299,7 +299,7 @@ def _classes(pics, splits, main):
     return found
 
 # %% ../nbs/36_doctor.ipynb #9a7ae409
-def _whole(pics, splits):
+def _split_findings(pics, splits):
     "Findings on the boxes of a whole split"
     found = []
     for s in splits:
@@ -597,7 +597,7 @@ def check_dataset(
         map_threads(_open_picture, some)          # Pillow decodes in several threads at once,
         for o in some: _examine(o, size)          # while annotations are Python's work, which threads would slow down
     main   = _class_spellings(pics)
-    found += _classes(pics, splits, main) + _whole(pics, splits)
+    found += _classes(pics, splits, main) + _split_findings(pics, splits)
     _copies(pics)
     found += _strays(path, pics)
     problems = [f for o in pics for f in o.found] + found
