@@ -59,8 +59,9 @@ _SAID = {INVERTED:'has inverted corners', NO_AREA:'has no area', OUTSIDE:'is out
 def _sound_boxes(boxes, names, size, where):
     "`boxes` [N,4] clipped to the image of `size`. ValueError, beginning with `where`, that names the first unsound one"
     b  = clip_boxes(boxes, size)
-    wh = (b[:,2:].cpu().double()-b[:,:2].cpu().double())
-    for i in (wh<least_side(size)).any(1).nonzero().flatten().tolist():
+    xy = b.detach().cpu().numpy().astype(np.float64) # NumPy: readers make records in threads, after a fork too
+    wh = xy[:,2:]-xy[:,:2]
+    for i in np.flatnonzero((wh<least_side(size)).any(1)).tolist():
         box  = boxes[i].tolist()
         what = f'{_SAID[box_fault(box, size) or NO_AREA]} (x1,y1,x2,y2 = {", ".join(f"{v:g}" for v in box)})'
         raise ValueError(f'{where}: object {i+1} ({names[i]}) {what} in {size[0]}×{size[1]}: '
