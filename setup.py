@@ -9,7 +9,7 @@ parser.read(here/'settings.ini', encoding='utf-8')
 cfg = parser['DEFAULT']
 
 words  = lambda key: cfg[key].split()
-extras = {k: words(f'{k}_requirements') for k in ('lite', 'export', 'distributed')}
+extras = {k: words(f'{k}_requirements') for k in ('lite', 'export', 'distributed', 'app', 'video')}
 extras['dev'] = words('dev_requirements') + [r for reqs in extras.values() for r in reqs]
 
 setup(
