@@ -1,12 +1,13 @@
-"""The rooms of the house: which module imports which. Prints the drawing that CONTRIBUTING.md shows.
+"""The rooms of the house: the drawing of imports in CONTRIBUTING.md, and the sidebar of the docs site.
 
 An arrow says "imports". Where a module reaches another through a third, the direct arrow is left out, so that the drawing stays legible."""
-import ast, re
+import ast, json, re
+from configparser import ConfigParser
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LIB  = ROOT/'ssd_fastai'
-CHAPTERS = {0:'0 Images and boxes', 1:'1 SSD', 2:'2 How good', 3:'3 Data', 4:'4 Model', 5:'5 Training', 6:'6 Use'}
+CHAPTERS = {0:'0 Images and boxes', 1:'1 SSD', 2:'2 How good', 3:'3 Data', 4:'4 Model', 5:'5 Training', 6:'6 Use', 8:'8 Walks'}
 UPWARD   = {('files','onnx')} # `load_detector` opens a file by its ending: the one import that points up
 
 def rooms():
@@ -50,6 +51,18 @@ def drawing():
         lines += [f'  subgraph c{n}["{title}"]', *(f'    {o}' for o in names), '  end']
     return '\n'.join([*lines, *(f'  {a} --> {b}' for a,b in arrows()), '```'])
 
+def sidebar():
+    "The docs site's title and sidebar as YAML: a section per chapter"
+    cfg = ConfigParser(delimiters=['='], interpolation=None)
+    cfg.read(ROOT/'settings.ini', encoding='utf-8')
+    facts = [(k, json.dumps(cfg['DEFAULT'][o])) for k,o in (('title','lib_name'), ('description','description'), ('repo-url','git_url'))]
+    lines = ['# made by tools/rooms.py', 'website:', *(f'  {k}: {v}' for k,v in facts),
+             '  sidebar:', '    contents:', '      - index.ipynb']
+    for n,title in CHAPTERS.items():
+        files = sorted(o.name for o in (ROOT/'nbs').glob(f'{n}?_*.ipynb'))
+        lines += [f'      - section: "{title}"', '        contents:', *(f'          - {o}' for o in files)]
+    return '\n'.join(lines)+'\n'
+
 def put(text, name, new):
     "`text` with `new` between the two comments that carry `name`"
     res,n = re.subn(rf'(<!-- {name} -->\n).*?(<!-- /{name} -->)', lambda m: f'{m[1]}{new}\n{m[2]}', text, flags=re.S)
@@ -61,3 +74,4 @@ if __name__=='__main__':
     file = ROOT/'CONTRIBUTING.md'
     text = put(file.read_text(encoding='utf-8'), 'rooms', drawing())
     file.write_text(put(text, 'notebooks', '\n'.join(table(sorted(NBS.glob('[0-9]*.ipynb'))))), encoding='utf-8')
+    (ROOT/'nbs/sidebar.yml').write_text(sidebar(), encoding='utf-8')
