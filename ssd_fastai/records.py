@@ -88,6 +88,16 @@ def clean_name(
     if not found: return nfc(name)
     raise ValueError(f'{where}: class {ascii(name)} holds the invisible character U+{ord(found[0]):04X}: take it out')
 
+# %% ../nbs/06_records.ipynb #8dffae29
+def _sound_window(window, size, where):
+    "(x1,y1,x2,y2) as ints. ValueError, beginning with `where`, for anything else, or a window that is not of `size`"
+    try: w = [int(o) for o in window]
+    except (TypeError,ValueError,OverflowError): w = []
+    ok = len(w)==4 and w==list(window) and min(w)>=0 and (w[3]-w[1],w[2]-w[0])==tuple(size)
+    if ok: return tuple(w)
+    raise ValueError(f'{where}: window {window!r}: give x1,y1,x2,y2 in whole pixels from 0 '
+                     f'that span {size[0]}×{size[1]}, as the size says')
+
 # %% ../nbs/06_records.ipynb #d276c8fc
 @dataclass(eq=False, repr=False)
 class GroundTruth:
@@ -99,6 +109,7 @@ class GroundTruth:
     size:tuple=None       # (height, width) of the image, required
     file:Path=None        # the image file
     image_id:object=None  # COCO's number of the image, or any other name for it
+    window:tuple=None     # the part of its upright file that this is: x1,y1,x2,y2, whole pixels; None: all of it
 
     def __post_init__(self):
         where = self.file or 'ground truth'
@@ -112,6 +123,7 @@ class GroundTruth:
         self.crowd     = _flags(self.crowd,     n, f'{where}: crowd')
         self.difficult = _flags(self.difficult, n, f'{where}: difficult') | self.crowd
         if self.file is not None: self.file = Path(self.file)
+        if self.window is not None: self.window = _sound_window(self.window, self.size, where)
 
 # %% ../nbs/06_records.ipynb #52a93ffc
 def listing(words, n=3):
@@ -124,7 +136,8 @@ def __len__(self:GroundTruth): return len(self.boxes)
 @patch
 def __repr__(self:GroundTruth):
     what = f': {listing(self.names)}' if len(self) else ''
-    return f'GroundTruth({len(self)} in {self.size[0]}×{self.size[1]}{what})'
+    part = f' at {self.window[0]},{self.window[1]}' if self.window else ''
+    return f'GroundTruth({len(self)} in {self.size[0]}×{self.size[1]}{part}{what})'
 
 # %% ../nbs/06_records.ipynb #f329d124
 def label_ids(
@@ -237,7 +250,8 @@ def _unpack_truth(boxes, names, difficult, crowd, *rest):
 
 def _pack_truth(o):
     "How `pickle` writes a `GroundTruth`: the function that rebuilds it, and its arguments"
-    return _unpack_truth, (o.boxes.numpy(), o.names, o.difficult.numpy(), o.crowd.numpy(), o.size, o.file, o.image_id)
+    return _unpack_truth, (o.boxes.numpy(), o.names, o.difficult.numpy(), o.crowd.numpy(),
+                           o.size, o.file, o.image_id, o.window)
 
 copyreg.pickle(GroundTruth, _pack_truth)
 

@@ -16,12 +16,13 @@ from rooms import UPWARD, drawing, imported, ours, rooms  # noqa: E402
 
 # module -> what it may import, and with it all that these may import; None: everything above. Order counts: only downward.
 LAYERS = dict(
-    boxes=[], images=[], resize=['boxes'], records=['boxes'], draw=['records', 'images'], formats=['records'],
+    boxes=[], images=[], resize=['boxes'], records=['boxes'], tiles=['records'], draw=['records', 'images'], formats=['records'],
     anchors=['resize', 'draw'], match=['draw'], losses=['match'], nms=['draw'],
     metrics=['records'], analysis=['metrics', 'draw', 'nms'],
-    synth=[], readers=['formats', 'images'], data=['readers', 'resize', 'draw'], doctor=['readers', 'draw'],
+    synth=[], readers=['formats', 'images'], data=['readers', 'resize', 'draw', 'tiles'], doctor=['readers', 'draw'],
+    results=['readers'],
     head=['anchors'], classic=['head', 'match', 'nms'], body=[], model=['head', 'classic', 'body'], alignment=['model', 'draw'],
-    detector=['model', 'nms', 'resize', 'images', 'metrics', 'analysis'], ceiling=['detector', 'metrics'],
+    detector=['model', 'nms', 'resize', 'images', 'tiles', 'metrics', 'analysis'], ceiling=['detector', 'metrics'],
     callbacks=['data', 'losses', 'detector', 'metrics'], files=['detector'], onnx=['files'], processes=[],
     learner=None, interpret=None, distributed=None, runs=None, cli=None, app=None)
 WITH_FASTAI  = ['data', 'callbacks', 'learner', 'interpret', 'distributed', 'runs']
