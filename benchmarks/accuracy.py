@@ -192,7 +192,7 @@ def yolo_data(splits, vocab, out):
     return out/'data.yaml'
 
 def run_yolo(splits, vocab, r, budget, seed, out, python=None):
-    from ssd_fastai.cli import read_detections
+    from ssd_fastai.results import read_detections
     job = dict(bf16=has_bf16(), out=str(out), data=str(yolo_data(splits, vocab, out/'data')), names=vocab[1:], seed=seed,
                **{'seconds':None, 'epochs':None, **budget},
                files={o:[str(x.file) for x in splits[o]] for o in ('val', 'test')}, **{k:r[k] for k in ('model', 'size', 'bs')}, **EVAL)

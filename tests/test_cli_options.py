@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import ssd_fastai.cli as cli, ssd_fastai.data as data_room, ssd_fastai.onnx as onnx_room, ssd_fastai.runs as runs
 from ssd_fastai.nms import Thresholds
+from ssd_fastai.results import ImageIndex
 from ssd_fastai.synth import synth_voc
 
 ROOT  = Path(__file__).resolve().parent.parent
@@ -169,7 +170,7 @@ def test_a_row_is_never_taken_for_another_image():
     rng = random.Random(0)
     for _ in range(2000):
         names = rng.sample(['1.jpg','2.jpg','3.jpg','a.jpg','a.png','s/a.jpg','t/a.jpg','s/1.jpg','1.png','b'], 5)
-        index = cli.ImageIndex(names, rng.sample(range(1, 8), 5))
+        index = ImageIndex(names, rng.sample(range(1, 8), 5))
         i = rng.randrange(5)
         row = {k: v for k,v in (('file_name', rng.choice([names[i], None, './'+names[i]])), ('image_id', rng.choice([index.ids[i], None]))) if v is not None}
         if row: assert index.place(row)[0]==i, (names, index.ids, row)
