@@ -21,14 +21,14 @@ from fastcore.basics import patch
 from PIL import Image
 from .formats import (Annotation, ParsedObject, collecting, finite_number, need_columns,
                                 parse_coco_annotation, parse_row, parse_voc, parse_yolo, read_json, read_text)
-from .images import IMAGE_SUFFIXES, exif_orientation, image_size
+from .images import IMAGE_SUFFIXES, exif_orientation, image_size, open_image, upright_rgb
 from .records import (GroundTruth, INVERTED, NO_AREA, OUTSIDE, clean_name, least_side, nfc, plural)
 
 # %% ../nbs/32_readers.ipynb #0ec44631
 @dataclass(frozen=True)
 class Note:
     "Something that a reader left out, clipped or doubts"
-    kind:str        # 'left out', 'clipped' or 'note'
+    kind:str        # 'left out' or 'clipped': a box; 'skipped': an image that is left out; 'note': a doubt
     why:str         # the reason; notes with one reason are counted together
     file:str        # name of the annotation file, or of the image where one file annotates many
     obj:object=None # the object: its number in the file from 1, its line, or its id
@@ -44,6 +44,9 @@ RESCALED     = 'of another size than stated, boxes scaled to it'
 EXIF_TURN    = 'with an EXIF turn, boxes taken as drawn on the upright picture'
 LISTED_TWICE = 'listed more than once, taken once'
 NO_LABELS    = 'without a label file, taken as without objects'
+NO_FILE      = 'without an annotation file'
+BROKEN       = 'that cannot be opened or decoded'
+OTHER_CLASS  = 'of other classes'
 
 # %% ../nbs/32_readers.ipynb #5aa39b79
 class Records(list):
@@ -63,6 +66,8 @@ class Records(list):
     @property
     def left_out(self): return self.of_kind('left out')
     @property
+    def skipped(self): return self.of_kind('skipped')
+    @property
     def clipped(self): return self.of_kind('clipped')
     @property
     def counts(self): return Counter(n for o in self for n in o.names)
@@ -78,7 +83,8 @@ class Records(list):
 # %% ../nbs/32_readers.ipynb #da4b3b75
 def _sum_up(kind, why, notes, n):
     "One reason, how often it occurs, and the first `n` notes"
-    what  = plural(len(notes), 'image') if kind=='note' else f'{kind} {plural(len(notes), "box")}'
+    what  = plural(len(notes), 'box' if kind in ('left out','clipped') else 'image')
+    what  = {'note': what, 'skipped': f'left out {what}'}.get(kind, f'{kind} {what}')
     names = ', '.join(map(str, notes[:n]))
     more  = f' and {len(notes)-n} more in .notes' if len(notes)>n else ''
     return f'{what} {why} ({names}{more})'
@@ -90,7 +96,7 @@ def summary(self:Records,
     "One line on the notes; empty where there are none"
     groups = {}
     for o in self.notes: groups.setdefault((o.kind,o.why), []).append(o)
-    order = ['left out','clipped','note']
+    order = ['skipped','left out','clipped','note']
     return '; '.join(_sum_up(*k, groups[k], n) for k in sorted(groups, key=lambda k: order.index(k[0])))
 
 # %% ../nbs/32_readers.ipynb #fa8a3ef0
@@ -278,37 +284,197 @@ def merged(
     return Listing(list(jobs.values()), notes, ids, vocab)
 
 # %% ../nbs/32_readers.ipynb #3d96ad38
-def _read_job(job, rescale=False):
-    "(`GroundTruth`, notes, `Annotation`) of a job"
+def _broken(file, e):
+    "The `ValueError` for an image that raised `e` when it was opened or decoded"
+    why = ' '.join(str(e).split()).removeprefix(f'{file}: ').removeprefix('cannot be decoded, perhaps cut short ')
+    why = re.sub(r';( fetch it again or)? leave it out$', '', why)[:200]
+    why = why[1:-1] if why[:1]+why[-1:]=='()' else why
+    return ValueError(f'{file} cannot be decoded ({why}): fetch it again, or leave such images out with '
+                      'skip_broken=True (--skip-broken)')
+
+def _decode(file):
+    "Decode an image; ValueError where that fails"
+    try:
+        with open_image(file) as im:
+            im.draft(None, (1,1))   # JPEG: every byte is still read, an eighth of the pixels is computed
+            upright_rgb(im, file)
+    except Exception as e: raise _broken(file, e) from None
+
+def _size_of(job):
+    "(height, width) of a job's upright image. ValueError where there is none, or none that can be opened"
     if job.shared and not os.path.isfile(job.image):
         raise ValueError(f'{job.image} is missing, but {job.annotation} lists it: add it, or take it out')
-    size = image_size(job.image)
-    ann  = job.parse(size)
-    truth,outcomes,doubts = record_of(job, ann, size, rescale=rescale)
-    return truth, [o.note for o in outcomes if o.note] + doubts, ann
+    try: return image_size(job.image)
+    except ValueError as e: raise _broken(job.image, e) from None
 
-def _read_listing(listing, name, verbose, rescale=False):
+def _why_broken(job):
+    "Why the image of a job cannot be used; None: it can"
+    try: _size_of(job); _decode(job.image)
+    except ValueError as e: return str(e)
+
+
+# %% ../nbs/32_readers.ipynb #06572661
+def without_broken(
+    listing, # a `Listing`
+)->Listing:  # with a note for each image that is left out
+    "A listing without the images that cannot be opened or decoded. ValueError where that leaves none"
+    why   = map_threads(_why_broken, listing.jobs)
+    notes = [Note('skipped', BROKEN, o.image.name) for o,w in zip(listing.jobs, why) if w]
+    if notes and len(notes)==len(why):
+        raise ValueError(f'all {plural(len(why), "image")} are broken or missing; the first: {why[0]}')
+    jobs = [o for o,w in zip(listing.jobs, why) if not w]
+    return listing._replace(jobs=jobs, notes=[*notes, *listing.notes])
+
+
+# %% ../nbs/32_readers.ipynb #ef436c8f
+def _of_classes(ann, classes, where):
+    "(`Annotation` without the objects of other classes, a `Note` on each of them)"
+    if classes is None: return ann,[]
+    notes = [Note('left out', OTHER_CLASS, where, o.which, o.name) for o in ann.objects if o.name not in classes]
+    return ann._replace(objects=[o for o in ann.objects if o.name in classes]),notes
+
+def _wanted(classes):
+    "The names in `classes`, a list or a text with commas; None: all"
+    if classes is None: return None
+    names = [nfc(str(o).strip()) for o in (classes.split(',') if isinstance(classes, str) else classes)]
+    if names and all(names): return list(dict.fromkeys(names))
+    raise ValueError(f'classes is {classes!r}: give the names of the classes to keep')
+
+
+# %% ../nbs/32_readers.ipynb #76f267f7
+def _read_job(job, rescale=False, classes=None):
+    "(`GroundTruth`, notes, `Annotation`) of a job"
+    size = _size_of(job)
+    ann  = job.parse(size)
+    kept,others = _of_classes(ann, classes, job.where)
+    truth,outcomes,doubts = record_of(job, kept, size, rescale=rescale)
+    return truth, others + [o.note for o in outcomes if o.note] + doubts, ann
+
+def _check_whole(listing, name, pairs, rescale):
+    "ValueError for a fault of the whole split"
+    faults = whole_faults(pairs, rescale)
+    if not faults: return
+    first = listing.jobs[0]
+    where = first.annotation if first.shared else f'{name} ({first.annotation}, …)'
+    raise ValueError(f'{where}: {faults[0]}')
+
+def _check_wanted(classes, listing, anns, elsewhere):
+    "ValueError for a class that nothing has; `elsewhere()`: all names of the data set"
+    have = {o.name for a in anns for o in a.objects} | {*(listing.category_ids or {}), *(listing.vocab or [])}
+    if {*classes} <= have: return
+    have |= {*elsewhere()}
+    odd,known = [o for o in classes if o not in have],', '.join(sorted(have)[:40]) or 'none'
+    if odd: raise ValueError(f'classes: no object is called {odd[0]!r}; there are {known}: write one of them')
+
+def _read_listing(listing, name, verbose, rescale=False, classes=None, skip_broken=False, elsewhere=list):
     "`Records` of a `Listing`; prints a line on the notes where `verbose`. ValueError for a fault of the whole"
-    res    = map_threads(partial(_read_job, rescale=rescale), listing.jobs)
-    faults = whole_faults([(ann, o.size) for o,_,ann in res], rescale)
-    if faults:
-        first = listing.jobs[0]
-        where = first.annotation if first.shared else f'{name} ({first.annotation}, …)'
-        raise ValueError(f'{where}: {faults[0]}')
+    classes = _wanted(classes)
+    if skip_broken: listing = without_broken(listing)
+    res   = map_threads(partial(_read_job, rescale=rescale, classes=classes), listing.jobs)
+    _check_whole(listing, name, [(ann, o.size) for o,_,ann in res], rescale)
+    ids,vocab = listing.category_ids,listing.vocab
+    if classes is not None:
+        _check_wanted(classes, listing, [ann for *_,ann in res], elsewhere)
+        ids,vocab = {k: v for k,v in (ids or {}).items() if k in classes},vocab and [o for o in vocab if o in classes]
     notes = [*listing.notes, *(o for _,found,_ in res for o in found)]
-    recs  = Records([o for o,_,_ in res], notes, name, listing.category_ids, listing.vocab)
+    recs  = Records([o for o,_,_ in res], notes, name, ids, vocab)
     if verbose and recs.notes: print(f'{recs.name}: {recs.summary()}')
     return recs
+
+# %% ../nbs/32_readers.ipynb #7503ee66
+def looks_like(
+    name, # of an image that was not found
+)->str:   # 'which is …: write …'; None: it looks like any other name
+    "Why there may be no image of a name, and what to write"
+    if re.match('[a-z][a-z0-9+.-]+://', name, re.I): return 'which is a URL: download it, and write its file name'
+    if re.match(r'[a-z]:[\\/]', name, re.I): return 'which is a path on Windows: write the file name'
+    if '\\' in name: return 'which has backslashes: write / between folder and file'
+    if re.search('%[0-9a-f]{2}', name, re.I): return f'which is written as in a URL: write {unquote(name)!r}'
+
+def _spellings(name):
+    "`name`, and its composed and decomposed form in Unicode: a file may have been stored in any of them"
+    return dict.fromkeys((name, nfc(name), unicodedata.normalize('NFD', name)))
+
+def on_disk(
+    file, # a path
+)->Path:  # that of the file that is there, whose name may have another Unicode form; or `file`
+    "A file by its name, in whatever form Unicode has it"
+    if str(file).isascii() or os.path.exists(file): return Path(file)
+    return next((Path(o) for o in _spellings(str(file)) if os.path.exists(o)), Path(file))
+
+
+# %% ../nbs/32_readers.ipynb #f144632b
+def lines_of(
+    file, # a list of images
+)->list:
+    "The lines of a text file that are not empty. ValueError where there is none"
+    lines = [o.strip() for o in read_text(file).splitlines() if o.strip()]
+    if lines: return lines
+    raise ValueError(f'{file} is an empty split: list at least one image in it')
+
+
+# %% ../nbs/32_readers.ipynb #c0fd2462
+def split_called(
+    name,   # what a user calls a split
+    splits, # the names that a layout has
+)->str:     # the layout's name; None: it has no such split
+    "The name of a split: `val` and `valid` mean the same"
+    same = {'val','valid','validation'}
+    return next((o for o in [name, *(splits if name in same else [])] if o in splits and (o==name or o in same)), None)
+
+
+# %% ../nbs/32_readers.ipynb #75c77d98
+def _every_split(source, path, faults):
+    "The `Listing` of all splits of a source, or of data without splits"
+    names = source.splits(path)
+    if not names: return source.listing(path, 'all', faults)
+    plain = [o for o in names if not (source.suffix and o.endswith(source.suffix))] or names   # not files beside splits
+    every,first = [source.listing(path, o, faults) for o in plain],{}
+    for job in (j for o in every for j in o.jobs): first.setdefault((job.image,job.annotation), job)
+    notes = list(dict.fromkeys(n for o in every for n in o.notes))
+    return merged([Listing([*first.values()], notes, vocab=every[0].vocab), *(o._replace(jobs=[], notes=[]) for o in every)])
+
+def listed_in(
+    file,        # a text file with the path of an image per line: relative to the data, to the file, or absolute
+    path,        # of the data
+    listing,     # the `Listing` of all images there
+    faults=None, # list that collects lines without an image; None: the first one is raised
+)->Listing:
+    "The part of a `Listing` that a text file lists, in its order. ValueError for an image that is not in it"
+    file = next((o for o in (Path(file), Path(path)/file) if os.path.isfile(o)), Path(file))
+    roots,jobs = [Path(path), file.parent, Path()],[]
+    if not os.path.isdir(path): roots.append(Path(path).parent)
+    at,named = {os.path.abspath(o.image): o for o in listing.jobs},Counter(o.image.name for o in listing.jobs)
+    name = {o.image.name: o for o in listing.jobs if named[o.image.name]==1}
+    for line in lines_of(file):
+        with collecting(faults, 'image', file=file):
+            job = next((at[p] for r in roots if (p := os.path.abspath(r/nfc(line))) in at), name.get(line))
+            if job is None:
+                why = looks_like(line) or 'but the data have no such image: add it, or take the line out'
+                raise ValueError(f'{file} lists {line!r}, {why}')
+            jobs.append(job)
+    gone = {o.image.name for o in listing.jobs} - {o.image.name for o in jobs}
+    return listing._replace(jobs=jobs, notes=[o for o in listing.notes if o.file not in gone])
+
 
 # %% ../nbs/32_readers.ipynb #6c3523e7
 class Source(NamedTuple):
     "One layout of data sets"
     expects:str     # for messages, what a user has to give: 'a VOC folder (…)'
     describe:object # `describe(path)`: one line on what is there, or None where it has another layout
-    splits:object   # `splits(path)`: names of the splits there
-    jobs:object     # `jobs(path, split, faults=None)`: the `Listing` of one split; faults as in `collecting`
+    splits:object   # `splits(path)`: names of the splits there; none: the data are not divided
+    listing:object  # `listing(path, split, faults=None)`: the `Listing` of one split; faults as in `collecting`
     strays:object=lambda path,jobs: [] # `strays(path, jobs)`: (kind, file, reason) of files that no split lists
     suffix:str=None # a split with this ending is a file of this layout, whatever else is at the path
+
+    def jobs(self, path, split, faults=None):
+        "The `Listing` of a split: one of the layout's, 'all' of them, or a text file with an image path per line"
+        name = split_called(split, self.splits(path))
+        if name is not None: return self.listing(path, name, faults)
+        if str(split).endswith('.txt'): return listed_in(split, path, self.jobs(path, 'all', faults), faults)
+        if split=='all': return _every_split(self, path, faults)
+        return self.listing(path, split, faults)
+
 
 # %% ../nbs/32_readers.ipynb #1cbecfcb
 SOURCES = {} # name → `Source`
@@ -348,16 +514,26 @@ def split_names(
 
 # %% ../nbs/32_readers.ipynb #c7ef11a6
 def read_split(
-    path,            # a VOC folder, a VOCdevkit, a folder of images with COCO files, or a YOLO data.yaml or its folder
-    split='train',   # a name, names with commas between ('2007/train,2012/train'), or a list; of COCO: 'train.json'
+    path,            # a data set in any layout of `SOURCES`: a folder, or its data.yaml, COCO or CSV file
+    split='train',   # a name, several with commas, or a list; 'all'; a COCO or CSV file; a text file that lists images
     verbose=True,    # whether to print a line on what was left out, clipped or doubtful
     sources=SOURCES, # dict from name to `Source`
     rescale=False,   # whether to scale boxes from the size that the annotation states to that of the image
+    classes=None,    # names of the classes to keep, a list or with commas; objects of others are left out and counted
+    skip_broken=False, # whether to leave out images that cannot be opened or decoded; otherwise the first is an error
 )->Records:          # one `GroundTruth` per image, in the order listed
     "Read one or more splits of a data set in any layout. ValueError where something is missing or faulty"
     names = split_names(split)
     found = merged(find_source(path, o, sources).jobs(path, o) for o in names)
-    return _read_listing(found, ' + '.join(names), verbose, rescale)
+    there = lambda: _all_names(find_source(path, names[0], sources), path)
+    return _read_listing(found, ' + '.join(names), verbose, rescale, classes, skip_broken, there)
+
+def _all_names(source, path):
+    "Names of all classes at `path`"
+    found = source.jobs(path, 'all')
+    anns  = map_threads(lambda o: o.parse(None), found.jobs)
+    return {o.name for a in anns for o in a.objects} | {*(found.category_ids or {})}
+
 
 # %% ../nbs/32_readers.ipynb #99a8e895
 IMG_EXTS = IMAGE_SUFFIXES
@@ -407,35 +583,10 @@ def _split_lines(folder, name):
     if not os.path.isfile(file):
         have = ', '.join(o.stem for o in _split_files(folder)[:12]) or 'none'
         raise ValueError(f'{file} is missing; splits there: {have}; write one image name per line, without extension')
-    return file,_lines_of(file)
+    return file,lines_of(file)
 
-def _lines_of(file):
-    "The lines of a list of images that are not empty"
-    lines = [o.strip() for o in read_text(file).splitlines() if o.strip()]
-    if lines: return lines
-    raise ValueError(f'{file} is an empty split: list at least one image in it')
 
 # %% ../nbs/32_readers.ipynb #ef5fbfd7
-def looks_like(
-    name, # of an image that was not found
-)->str:   # 'which is …: write …'; None: it looks like any other name
-    "Why there may be no image of a name, and what to write"
-    if re.match('[a-z][a-z0-9+.-]+://', name, re.I): return 'which is a URL: download it, and write its file name'
-    if re.match(r'[a-z]:[\\/]', name, re.I): return 'which is a path on Windows: write the file name'
-    if '\\' in name: return 'which has backslashes: write / between folder and file'
-    if re.search('%[0-9a-f]{2}', name, re.I): return f'which is written as in a URL: write {unquote(name)!r}'
-
-def _spellings(name):
-    "`name`, and its composed and decomposed form in Unicode: a file may have been stored in any of them"
-    return dict.fromkeys((name, nfc(name), unicodedata.normalize('NFD', name)))
-
-def on_disk(
-    file, # a path
-)->Path:  # that of the file that is there, whose name may have another Unicode form; or `file`
-    "A file by its name, in whatever form Unicode has it"
-    if str(file).isascii() or os.path.exists(file): return Path(file)
-    return next((Path(o) for o in _spellings(str(file)) if os.path.exists(o)), Path(file))
-
 def _voc_image(line, imgs, split_file):
     "The image that a line of a split file means"
     names = [line, re.sub(r'\s+(-1|0|1)$', '', line)]
@@ -510,11 +661,13 @@ def read_voc(
     split='train', # a file of ImageSets/Main without .txt; in a VOCdevkit '2007/train'; several with commas, or a list
     verbose=True,  # whether to print a line on what was left out, clipped or doubtful
     rescale=False, # whether to scale boxes from the size that the annotation states to that of the image
+    classes=None,  # names of the classes to keep; objects of others are left out and counted
+    skip_broken=False, # whether to leave out images that cannot be opened or decoded; otherwise the first is an error
 )->Records:        # one `GroundTruth` per image, in the order listed
     "Read one or more splits of Pascal VOC's layout. ValueError for a missing or faulty file, number or name"
     names = split_names(split)
     paths = path if isinstance(path, (list,tuple)) else [path]
-    return _read_listing(merged(_voc_jobs(p, o) for p in paths for o in names), ' + '.join(names), verbose, rescale)
+    return _read_listing(merged(_voc_jobs(p, o) for p in paths for o in names), ' + '.join(names), verbose, rescale, classes, skip_broken)
 
 # %% ../nbs/32_readers.ipynb #d8389cdf
 def _load_coco(file):
@@ -654,10 +807,12 @@ def read_coco(
     annotations,  # JSON file in COCO's format
     verbose=True, # whether to print a line on what was left out, clipped or doubtful
     rescale=False, # whether to scale boxes from the size that the file states to that of the image
+    classes=None,  # names of the classes to keep; objects of others are left out and counted
+    skip_broken=False, # whether to leave out images that cannot be opened or decoded; otherwise the first is an error
 )->Records:       # one `GroundTruth` per image, in the file's order; images without annotations are kept
     "Read COCO's format: `iscrowd` makes an object a crowd and difficult, `ignore` difficult. Errors as in `read_voc`"
     file = Path(annotations)
-    return _read_listing(_coco_listing(Path(images), file), file.name, verbose, rescale)
+    return _read_listing(_coco_listing(Path(images), file), file.name, verbose, rescale, classes, skip_broken)
 
 # %% ../nbs/32_readers.ipynb #f7190a25
 def read_pascal_2007(
@@ -665,6 +820,8 @@ def read_pascal_2007(
     split='train', # 'train', 'valid' or 'test': a JSON file there; several with commas, or a list
     verbose=True,  # whether to print a line on what was left out, clipped or doubtful
     rescale=False, # whether to scale boxes from the size that the annotation states to that of the image
+    classes=None,  # names of the classes to keep; objects of others are left out and counted
+    skip_broken=False, # whether to leave out images that cannot be opened or decoded; otherwise the first is an error
 )->Records:        # one `GroundTruth` per image, in the order listed
     "Read fastai's own copy of VOC2007; its `ignore` is VOC's `difficult`"
     names,listings = split_names(split),[]
@@ -672,7 +829,7 @@ def read_pascal_2007(
         folder = Path(path)/o
         if o=='valid' and not folder.is_dir(): folder = Path(path)/'train'   # both halves of trainval lie there
         listings.append(_coco_listing(folder, Path(path)/f'{o}.json'))
-    return _read_listing(merged(listings)._replace(vocab=VOC_NAMES), ' + '.join(names), verbose, rescale)
+    return _read_listing(merged(listings)._replace(vocab=VOC_NAMES), ' + '.join(names), verbose, rescale, classes, skip_broken)
 
 # %% ../nbs/32_readers.ipynb #df5124d2
 def _yolo_label(image):
@@ -753,7 +910,7 @@ def _yolo_images(place, root, faults):
     "The images in a folder, or in a text file that lists them"
     if os.path.isdir(place): return sorted(Path(p)/f for p,_,fs in os.walk(place) for f in fs if _is_image(f))
     images = []
-    for o in _lines_of(place):
+    for o in lines_of(place):
         with collecting(faults, 'image', file=place): images.append(_yolo_listed(o, place, root))
     return images
 
@@ -816,10 +973,12 @@ def read_yolo(
     path,          # a YOLO data.yaml, or its folder
     split='train', # 'train', 'val' or 'test': an entry of the YAML file; several with commas, or a list
     verbose=True,  # whether to print a line on what was left out, clipped or doubtful
+    classes=None,  # names of the classes to keep; objects of others are left out and counted
+    skip_broken=False, # whether to leave out images that cannot be opened or decoded; otherwise the first is an error
 )->Records:        # one `GroundTruth` per image, in the order listed; `.category_ids`: the index of each class
     "Read a YOLO data set; an outline becomes the box around it. Errors as in `read_voc`, with the line of a label file"
     names = split_names(split)
-    return _read_listing(merged(_yolo_jobs(path, o) for o in names), ' + '.join(names), verbose)
+    return _read_listing(merged(_yolo_jobs(path, o) for o in names), ' + '.join(names), verbose, False, classes, skip_broken)
 
 # %% ../nbs/32_readers.ipynb #f60c76b8
 def read_df(
@@ -871,16 +1030,6 @@ def _check_classes(records, what, names):
                              'correct it, or pass vocab=')
 
 # %% ../nbs/32_readers.ipynb #54ee9e5a
-def _decode(file):
-    "Decode an image; ValueError where that fails"
-    try:
-        with Image.open(file) as im:
-            im.draft(None, (1,1))   # JPEG: every byte is still read, an eighth of the pixels is computed
-            im.load()
-    except Exception as e:
-        why = ' '.join(str(e).split())[:80]
-        raise ValueError(f'{file} cannot be decoded ({why}): replace it, or take it out of the split') from None
-
 def verify_pixels(
     records, # `GroundTruth`s
 ):
