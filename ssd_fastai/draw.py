@@ -34,6 +34,16 @@ def _ink(color):
     return 'black' if 0.299*r + 0.587*g + 0.114*b > 0.55 else 'white'
 
 # %% ../nbs/07_draw.ipynb #80d56043
+def _draws_inline():
+    "Whether figures are shown at the end of a cell"
+    import matplotlib
+    return 'inline' in matplotlib.get_backend()
+
+def _open_many():
+    "A context in which pyplot does not warn of many open figures, where the end of a cell closes them"
+    from matplotlib.pyplot import rc_context
+    return rc_context({'figure.max_open_warning':0} if _draws_inline() else {})
+
 def new_axes(
     nrows=1,      # rows of axes
     ncols=1,      # axes per row
@@ -42,15 +52,45 @@ def new_axes(
 )->tuple: # figure, array of axes [nrows,ncols]
     "A new figure with a grid of axes"
     import matplotlib.pyplot as plt
-    return plt.subplots(nrows, ncols, figsize=figsize, **{'squeeze':False, **kwargs})
+    with _open_many(): return plt.subplots(nrows, ncols, figsize=figsize, **{'squeeze':False, **kwargs})
+
+# %% ../nbs/07_draw.ipynb #1d0fd16d
+def _as_mime(fig):
+    "A figure as IPython's formatters show it, without text: data and metadata by MIME type"
+    from IPython import get_ipython
+    fs   = get_ipython().display_formatter.formatters
+    made = {k:f(fig) for k,f in fs.items() if f.enabled and k!='text/plain'}
+    made = {k:o if isinstance(o, tuple) else (o,{}) for k,o in made.items() if o is not None}
+    return {k:o for k,(o,_) in made.items()}, {k:o for k,(_,o) in made.items() if o}
+
+def _display_figure(fig):
+    "What Jupyter calls to show a marked figure: it, and marked ones before it, are published and closed"
+    from IPython.display import publish_display_data
+    from matplotlib._pylab_helpers import Gcf # pyplot's open figures, as IPython looks at them too
+    from matplotlib.pyplot import close
+    figs = [m.canvas.figure for _,m in sorted(Gcf.figs.items())]
+    if fig in figs and not _draws_inline(): return # it has a window
+    before = figs[:figs.index(fig)] if fig in figs else []
+    for o in [*(o for o in before if hasattr(o, '_ipython_display_')), fig]:
+        data,more = _as_mime(o)
+        publish_display_data(data or {'text/plain':repr(o)}, more)
+        close(o)
+
+def show_once(
+    x, # a figure, or axes of one, that a plotting function is about to return
+):     # the same
+    "Mark a figure, so that a notebook shows it once, wherever in the cell the function is called"
+    fig = x.figure.figure # the second: out of a subfigure
+    for o in (x, fig): o._ipython_display_ = partial(_display_figure, fig)
+    return x
 
 # %% ../nbs/07_draw.ipynb #48f265e8
 def _image_axes(size, title=None, figure=None):
     "Axes that fill a new figure, for an image of `size` (width, height); `figure` makes it (None: pyplot's)"
-    if figure is None: from matplotlib.pyplot import figure
+    import matplotlib.pyplot as plt
     w,h = (5*o/max(size) for o in size)
     top = 0.3 if title else 0 # inches
-    fig = figure(figsize=(w, h+top))
+    with _open_many(): fig = (figure or plt.figure)(figsize=(w, h+top))
     return fig.add_axes([0, 0, 1, h/(h+top)])
 
 def _show_image(ax, img, title=None):
@@ -104,7 +144,7 @@ def _place_labels(boxes, sizes, W, H):
 def _width_in_points(ax):
     "Width of `ax` on paper, in points"
     ax.apply_aspect()
-    return ax.get_position().width * ax.figure.get_figwidth() * 72
+    return ax.bbox.width * 72 / ax.figure.dpi
 
 def _text_width(text, fontsize):
     "Width of a text, in points"
@@ -156,7 +196,7 @@ def draw_boxes(
     for i in np.argsort(-area, kind='stable'): outline(ax, boxes[i], colors[i], dashed[i], 0.18*points)
     if texts is not None: _write_labels(ax, boxes, list(texts), colors, points, img.size)
     if legend: _add_legend(ax, legend)
-    return ax
+    return show_once(ax)
 
 # %% ../nbs/07_draw.ipynb #f7d07dda
 def picture_of(
@@ -255,7 +295,7 @@ def show_grid(
     fig.subplots_adjust(left=0, right=1, bottom=0, top=1, wspace=0.03, hspace=0.12 if any(titles) else 0.03)
     for ax in axs.flat: ax.set_axis_off()
     for ax,c,t in zip(axs.flat, cells, titles): _show_cell(c, ax, t)
-    return fig
+    return show_once(fig)
 
 # %% ../nbs/07_draw.ipynb #1ae18ca8
 def _show_truth(img, o, vocab, ax): o.show(img, ax=ax, vocab=vocab)
