@@ -31,4 +31,5 @@ from .learner import *
 from .interpret import *
 from .files import *
 from .onnx import *
+from .video import *
 if find_spec('accelerate'): from .distributed import *   # several processes need the extra `distributed`

@@ -24,7 +24,7 @@ LAYERS = dict(
     head=['anchors'], classic=['head', 'match', 'nms'], body=[], model=['head', 'classic', 'body'], alignment=['model', 'draw'],
     detector=['model', 'nms', 'resize', 'images', 'tiles', 'metrics', 'analysis'], ceiling=['detector', 'metrics'],
     callbacks=['data', 'losses', 'detector', 'metrics'], files=['detector'], onnx=['files'], processes=[],
-    learner=None, interpret=None, distributed=None, runs=None, cli=None, app=None)
+    learner=None, interpret=None, distributed=None, runs=None, video=['draw', 'files'], cli=None, app=None)
 WITH_FASTAI  = ['data', 'callbacks', 'learner', 'interpret', 'distributed', 'runs']
 LIGHT        = [o for o in rooms() if o not in WITH_FASTAI]
 MATPLOTLIB   = ['draw', 'analysis', 'alignment', 'anchors', 'match', 'nms', 'cli'] # of the light ones, and inside functions
@@ -155,10 +155,10 @@ def test_wheel_says_what_settings_say(built):
     told  = lambda rs: {(o.name, o.specifier) for o in rs}
     asked = lambda key: told(map(Requirement, cfg[key].split()))
     assert told(o for o in reqs if not o.marker) == asked('requirements') | told([Requirement('tomli>=2')])
-    for k in ('lite', 'export', 'distributed', 'dev'):
+    for k in ('lite', 'export', 'distributed', 'app', 'video', 'dev'):
         extra = told(o for o in reqs if o.marker and o.marker.evaluate({'extra': k}))
         assert asked(f'{k}_requirements') <= extra, k
-    assert set(meta.get_all('Provides-Extra')) == {'lite', 'export', 'distributed', 'dev'}
+    assert set(meta.get_all('Provides-Extra')) == {'lite', 'export', 'distributed', 'app', 'video', 'dev'}
 
 def test_the_wheel_runs_the_demo(built, tmp_path):
     "In an empty environment, which borrows the dependencies from this one but has the package from the wheel alone"
