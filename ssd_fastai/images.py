@@ -6,7 +6,7 @@
 __all__ = []
 
 # %% ../nbs/02_images.ipynb #n0397966
-import os, warnings
+import io, os, struct
 
 import numpy as np, torch
 from PIL import Image
@@ -37,11 +37,8 @@ _STARTS = {b'version https://git-lfs': 'a pointer of Git LFS, not the image itse
            b'<html': 'a web page, not an image; fetch it again',
            b'%pdf': 'a PDF, not an image; convert its pages to PNG or JPEG'}
 
-def _other_kind(file):
-    "What a file that Pillow cannot open is, and what to do"
-    try:
-        with open(file, 'rb') as f: head = f.read(64)
-    except (OSError,TypeError): head = b''
+def _other_kind(head):
+    "What a file that Pillow cannot open is, judged by its first 64 bytes, and what to do"
     if head[4:8]==b'ftyp':
         if b'avi' in head: return 'this version of Pillow reads no AVIF; pip install -U pillow, or convert it to PNG'
         still = any(o in head for o in (b'hei',b'hev',b'mif1',b'msf1'))
@@ -50,31 +47,71 @@ def _other_kind(file):
     found = [v for k,v in _STARTS.items() if start.startswith(k)]
     return found[0] if found else 'not an image, or too damaged to tell; leave it out'
 
-# %% ../nbs/02_images.ipynb #03a49b9d
+# %% ../nbs/02_images.ipynb #2b10ecc2
 def first_line(e):
     "The first line of an error's message; its type where it has no message"
     return (str(e).splitlines() or [''])[0] or type(e).__name__
 
+def is_raw(
+    x, # anything
+)->bool:
+    "Is `x` the bytes of an image, or a file open for reading?"
+    return isinstance(x, (bytes,bytearray,memoryview)) or hasattr(x, 'read')
+
+def image_name(
+    x, # what `load_image` opens
+)->str:
+    "What errors call an image that is given as path, bytes or open file"
+    if not is_raw(x): return str(x)
+    if not hasattr(x, 'read'): return f'the image of {memoryview(x).nbytes:,} bytes'
+    return x.name if isinstance(getattr(x, 'name', None), str) else f'the image in a {type(x).__name__}'
+
+def image_bytes(
+    x, # anything
+):     # bytes; None unless `is_raw`
+    "The bytes of an image. ValueError for an open file that gives none"
+    if not is_raw(x): return None
+    if not hasattr(x, 'read'): return bytes(x)
+    try:
+        start = x.tell() if hasattr(x, 'tell') and getattr(x, 'seekable', lambda: True)() else None
+        raw   = x.read()
+        if start and not raw: x.seek(0); raw = x.read()
+        if start is not None: x.seek(start)
+    except Exception as e:
+        raise ValueError(f"{image_name(x)}: cannot be read ({first_line(e)}); open it with 'rb'") from None
+    if isinstance(raw, (bytes,bytearray)): return bytes(raw)
+    if hasattr(raw, 'close'): raw.close() # a coroutine
+    raise ValueError(f"{image_name(x)}: its read gives {type(raw).__name__}, not bytes: open it with 'rb', "
+                     'or give the bytes themselves')
+
+# %% ../nbs/02_images.ipynb #56650f9f
+def _identified(x, head):
+    "The image at a path, or of bytes, that begins with `head`, by the first of Pillow's formats that knows it; or None"
+    for register in (Image.preinit, Image.init): # the few that are frequent, then all
+        register()
+        for make,accepts in list(Image.OPEN.values()):
+            known = not accepts or accepts(head[:16])
+            if not known or isinstance(known, str): continue # a text says that this Pillow lacks the format's library
+            try: return make(io.BytesIO(x) if isinstance(x, bytes) else os.fspath(x), '')
+            except (SyntaxError,IndexError,TypeError,struct.error): pass
+
+# %% ../nbs/02_images.ipynb #03a49b9d
 def open_image(
-    file,                  # path of an image
+    x,                     # path of an image; its bytes; or a file that is open for reading in binary mode
     max_pixels=MAX_PIXELS, # an image with more pixels is refused
 )->Image.Image:            # its header is read, its pixels are not
     "Open an image file without decoding it. ValueError of one line where it is missing, not an image, or refused"
+    raw,name = image_bytes(x),image_name(x)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore', Image.DecompressionBombWarning) # our own limit follows
-            im = Image.open(file)
-    except FileNotFoundError: raise ValueError(f'{file}: no such file') from None
-    except Image.UnidentifiedImageError:
-        raise ValueError(f'{file}: {_other_kind(file)}') from None
-    except Image.DecompressionBombError:
-        raise ValueError(f'{file}: refused before decoding, far more than {max_pixels} pixels; scale it down (only in '
-                         'Python, with PIL.Image.MAX_IMAGE_PIXELS and max_pixels, could it be opened)') from None
-    except Exception as e: raise ValueError(f'{file}: cannot be opened ({first_line(e)})') from None
+        with open(x, 'rb') if raw is None else io.BytesIO(raw) as f: head = f.read(64)
+        im = _identified(x if raw is None else raw, head)
+    except FileNotFoundError: raise ValueError(f'{name}: no such file') from None
+    except Exception as e: raise ValueError(f'{name}: cannot be opened ({first_line(e)})') from None
+    if im is None: raise ValueError(f'{name}: {_other_kind(head)}')
     why = _refusal(im, max_pixels)
     if why is None: return im
     im.close()
-    raise ValueError(f'{file}: {why}')
+    raise ValueError(f'{name}: {why}')
 
 # %% ../nbs/02_images.ipynb #85263d0a
 def exif_orientation(
@@ -96,11 +133,11 @@ def _turn(im):
 
 # %% ../nbs/02_images.ipynb #84c0ac8f
 def image_size(
-    file,                  # path of an image
+    x,                     # path of an image; its bytes; or a file that is open for reading in binary mode
     max_pixels=MAX_PIXELS, # an image with more pixels is refused
 )->tuple:                  # (height, width) of the upright image
     "Size of an image file as `load_image` opens it, from the header alone. ValueError where the header is wrong"
-    with open_image(file, max_pixels) as im:
+    with open_image(x, max_pixels) as im:
         (w,h),turn = im.size,_turn(im)
     on_its_side = turn in (_T.TRANSPOSE, _T.ROTATE_270, _T.TRANSVERSE, _T.ROTATE_90)
     return (w,h) if on_its_side else (h,w)
@@ -191,16 +228,17 @@ def upright_rgb(
 
 # %% ../nbs/02_images.ipynb #4f8508ce
 def load_image(
-    x,                     # path; PIL image of any mode; array HWC or HW, uint8; tensor CHW, uint8 or float in 0–1
+    x,                     # path, bytes, open file; PIL image; array HWC or HW, uint8; tensor CHW, uint8 or 0–1
     max_pixels=MAX_PIXELS, # a file that announces more pixels is refused before it is decoded
 )->Image.Image:            # RGB, upright
     "Open a picture as RGB, turned as its EXIF says. ValueError of one line that names the file and says what to do"
-    if isinstance(x, (str,os.PathLike)):
-        with open_image(x, max_pixels) as im: return upright_rgb(im, x)
+    if isinstance(x, (str,os.PathLike)) or is_raw(x):
+        with open_image(x, max_pixels) as im: return upright_rgb(im, image_name(x))
     if isinstance(x, Image.Image): return upright_rgb(x, getattr(x, 'filename', '') or 'image')
     if isinstance(x, Tensor):      return _tensor_image(x)
     if isinstance(x, np.ndarray):  return _array_image(x)
-    raise ValueError(f'cannot read an image from {type(x).__name__}: give a path, a PIL image, an array or a tensor')
+    raise ValueError(f'cannot read an image from {type(x).__name__}: give a path, bytes, an open file, a PIL image, '
+                     'an array or a tensor')
 
 # %% ../nbs/02_images.ipynb #671b8a79
 def _array_image(x):
