@@ -432,7 +432,8 @@ def _every_split(source, path, faults):
     every,first = [source.listing(path, o, faults) for o in plain],{}
     for job in (j for o in every for j in o.jobs): first.setdefault((job.image,job.annotation), job)
     notes = list(dict.fromkeys(n for o in every for n in o.notes))
-    return merged([Listing([*first.values()], notes, vocab=every[0].vocab), *(o._replace(jobs=[], notes=[]) for o in every)])
+    whole = Listing([*first.values()], notes, vocab=every[0].vocab)
+    return merged([whole, *(o._replace(jobs=[], notes=[]) for o in every)])
 
 def listed_in(
     file,        # a text file with the path of an image per line: relative to the data, to the file, or absolute
@@ -667,7 +668,8 @@ def read_voc(
     "Read one or more splits of Pascal VOC's layout. ValueError for a missing or faulty file, number or name"
     names = split_names(split)
     paths = path if isinstance(path, (list,tuple)) else [path]
-    return _read_listing(merged(_voc_jobs(p, o) for p in paths for o in names), ' + '.join(names), verbose, rescale, classes, skip_broken)
+    found = merged(_voc_jobs(p, o) for p in paths for o in names)
+    return _read_listing(found, ' + '.join(names), verbose, rescale, classes, skip_broken)
 
 # %% ../nbs/32_readers.ipynb #d8389cdf
 def _load_coco(file):
@@ -829,7 +831,8 @@ def read_pascal_2007(
         folder = Path(path)/o
         if o=='valid' and not folder.is_dir(): folder = Path(path)/'train'   # both halves of trainval lie there
         listings.append(_coco_listing(folder, Path(path)/f'{o}.json'))
-    return _read_listing(merged(listings)._replace(vocab=VOC_NAMES), ' + '.join(names), verbose, rescale, classes, skip_broken)
+    found = merged(listings)._replace(vocab=VOC_NAMES)
+    return _read_listing(found, ' + '.join(names), verbose, rescale, classes, skip_broken)
 
 # %% ../nbs/32_readers.ipynb #df5124d2
 def _yolo_label(image):
@@ -978,7 +981,8 @@ def read_yolo(
 )->Records:        # one `GroundTruth` per image, in the order listed; `.category_ids`: the index of each class
     "Read a YOLO data set; an outline becomes the box around it. Errors as in `read_voc`, with the line of a label file"
     names = split_names(split)
-    return _read_listing(merged(_yolo_jobs(path, o) for o in names), ' + '.join(names), verbose, False, classes, skip_broken)
+    found = merged(_yolo_jobs(path, o) for o in names)
+    return _read_listing(found, ' + '.join(names), verbose, False, classes, skip_broken)
 
 # %% ../nbs/32_readers.ipynb #f60c76b8
 def read_df(
