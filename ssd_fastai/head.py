@@ -106,3 +106,9 @@ def outs(self:FPNHead,
 
 @patch
 def forward(self:FPNHead, feats): return self.outs(self.maps(feats))
+
+# %% ../nbs/40_head.ipynb #1f782f9d
+@patch(as_prop=True)
+def class_layer(self:FPNHead)->nn.Conv2d:
+    "The output layer of the class branch: `k` times one channel per class"
+    return self.classes[-1]
