@@ -7,6 +7,7 @@ __all__ = ['label_color', 'draw_boxes', 'show_grid', 'show_pairs']
 
 # %% ../nbs/07_draw.ipynb #n5959845
 import math
+from contextlib import contextmanager
 from functools import partial
 from io import BytesIO
 
@@ -39,10 +40,14 @@ def _draws_inline():
     import matplotlib
     return 'inline' in matplotlib.get_backend()
 
+@contextmanager
 def _open_many():
     "A context in which pyplot does not warn of many open figures, where the end of a cell closes them"
-    from matplotlib.pyplot import rc_context
-    return rc_context({'figure.max_open_warning':0} if _draws_inline() else {})
+    from matplotlib import rcParams
+    most = rcParams['figure.max_open_warning'] # only this: rc_context would undo what the inline backend sets
+    if _draws_inline(): rcParams['figure.max_open_warning'] = 0
+    try: yield
+    finally: rcParams['figure.max_open_warning'] = most
 
 def new_axes(
     nrows=1,      # rows of axes
