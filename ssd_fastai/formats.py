@@ -313,7 +313,61 @@ def to_coco(self:GroundTruth,
                          bbox=[x1,y1,x2-x1,y2-y1], area=(x2-x1)*(y2-y1), iscrowd=crowd, ignore=int(hard and not crowd)))
     return rows
 
+# %% ../nbs/08_formats.ipynb #e0817a6d
+def _runs(text, at):
+    "The run lengths in COCO's packed string: 5 bits per character, each number from the third as a difference"
+    counts,x,shift = [],0,0
+    for c in text:
+        v = ord(c)-48
+        if not 0<=v<64 or shift>40: raise ValueError(f'{at}: segmentation holds {c!r}, which is no run-length code')
+        x |= (v & 31)<<shift
+        shift += 5
+        if v & 32: continue
+        if v & 16: x -= 1<<shift
+        counts.append(x + (counts[-2] if len(counts)>2 else 0))
+        x,shift = 0,0
+    return counts
+
+
+# %% ../nbs/08_formats.ipynb #65e53f63
+def _mask_box(rle, at):
+    "x1,y1,x2,y2 around a mask in run-length code; without area where the mask is empty"
+    bad = ValueError(f'{at}: segmentation is no run-length code of its size: write counts and size, or a bbox')
+    counts,size = rle.get('counts'),rle.get('size')
+    if isinstance(counts, str): counts = _runs(counts, at)
+    whole = lambda x: isinstance(x, list) and all(type(v) is int and 0<=v<2**40 for v in x)
+    if not whole(counts) or not whole(size) or len(size)!=2 or 0 in size or sum(counts)!=size[0]*size[1]: raise bad
+    ends = np.cumsum([0]+counts)
+    runs = [(a,b-1) for a,b in zip(ends[1:-1:2].tolist(), ends[2::2].tolist()) if b>a]   # first and last pixel
+    if not runs: return [0., 0., 0., 0.]
+    h    = size[0]
+    tall = any(a//h<b//h for a,b in runs)   # a run goes on in the next column
+    ys   = [0,h-1] if tall else [v%h for r in runs for v in r]
+    return [float(v) for v in (runs[0][0]//h, min(ys), runs[-1][1]//h+1, max(ys)+1)]
+
+def segment_box(
+    s,  # COCO's segmentation: a list of polygons, or a dict with counts and size
+    at, # what messages call the annotation
+)->list:
+    "x1,y1,x2,y2 around an outline. ValueError where it is none"
+    if isinstance(s, dict): return _mask_box(s, at)
+    polygons = [s] if isinstance(s, list) and all(isinstance(v, (int,float)) for v in s) else s
+    if not isinstance(polygons, list) or any(not isinstance(p, list) or len(p)<4 or len(p)%2 for p in polygons):
+        raise ValueError(f'{at}: segmentation is no list of polygons: write x and y of each point, or a bbox')
+    xs,ys = ([finite_number(v, f'{at}: segmentation', quoted=False) for p in polygons for v in p[k::2]] for k in (0,1))
+    return [min(xs), min(ys), max(xs), max(ys)]
+
+
 # %% ../nbs/08_formats.ipynb #964e6e41
+def _given(x): return len(x)>0 if hasattr(x, '__len__') else x is not None
+
+def _bbox(b, at):
+    "The four numbers of COCO's bbox"
+    if not isinstance(b, (list,tuple,np.ndarray)) or len(b)!=4:
+        raise ValueError(f'{at} has no bbox of four numbers: give x, y, width, height')
+    sides = ('x','y','width','height')
+    return [finite_number(v, f'{at}: bbox {k}', quoted=False) for v,k in zip(b, sides)]
+
 def parse_coco_annotation(
     o,            # an annotation, or a detection in COCO's result list: a dict
     i,            # its number, from 1, for one without an id
@@ -328,15 +382,15 @@ def parse_coco_annotation(
     if isinstance(cat, (bool,list,dict)) or cat not in names:
         raise ValueError(f'{at} has the unknown category_id {str(cat)[:40]!r}: correct it, or add the category')
     name,raw = _names(names[cat], scores, at)
-    if not isinstance(b, (list,tuple,np.ndarray)) or len(b)!=4:
-        raise ValueError(f'{at} ({name}) has no bbox of four numbers: give x, y, width, height')
-    sides = ('x','y','width','height')
-    x,y,w,h = (finite_number(v, f'{at} ({name}): bbox {k}', quoted=False) for v,k in zip(b, sides))
+    box = segment_box(o['segmentation'], f'{at} ({name})') if not _given(b) and _given(o.get('segmentation')) else None
+    if box is None: b = _bbox(b, f'{at} ({name})')
     crowd   = flag(o.get('iscrowd'), f'{at}: iscrowd')
     hard    = crowd or flag(o.get('ignore'), f'{at}: ignore')
     score   = finite_number(o.get('score'), f'{at} ({name}): score', quoted=False) if scores else None
     area    = o.get('area') if type(o.get('area')) in (int,float) else None
-    return ParsedObject(which, name, [x,y,x+w,y+h], hard, crowd, score, raw, xywh=[x,y,w,h], area=area)
+    if box: return ParsedObject(which, name, box, hard, crowd, score, raw, area=area)
+    x,y,w,h = b
+    return ParsedObject(which, name, [x,y,x+w,y+h], hard, crowd, score, raw, xywh=b, area=area)
 
 # %% ../nbs/08_formats.ipynb #0f59597d
 def _only(values, what):
@@ -610,22 +664,51 @@ def to_df(self:Detections):
     file = str(self.file) if self.file else None
     return pd.DataFrame(dict(file=file, label=self.names, score=self.scores.cpu().numpy(), **xy))
 
-# %% ../nbs/08_formats.ipynb #cffc1219
-def need_columns(df, names):
+# %% ../nbs/08_formats.ipynb #ec39590f
+COLUMNS = {k: [k, *v.split()] for k,v in dict(   # our name → ours and others', the first one there counts
+    fname='filename file_name file image image_path path', label='class class_name category',
+    x1='xmin x_min', y1='ymin y_min', x2='xmax x_max', y2='ymax y_max').items()}
+
+def known_columns(
+    columns, # names of columns
+)->dict:     # {our name: the name in the table}
+    "The columns that hold what we need; case and spaces around a name do not count"
+    plain = {}
+    for o in columns: plain.setdefault(str(o).strip().lower(), o)
+    found = {k: next((plain[o] for o in v if o in plain), None) for k,v in COLUMNS.items()}
+    found |= {k: plain[k] for k in ('difficult','width','height','is_valid','split','set') if k in plain}
+    return {k: v for k,v in found.items() if v is not None}
+
+def need_columns(df, names, where='the data frame'):
     "ValueError where a data frame lacks one of the columns `names`, or has it twice"
     missing = [o for o in sorted(names) if o not in df.columns]
     twice   = [o for o in names if list(df.columns).count(o)>1]
-    if twice:   raise ValueError(f'the data frame has the column {twice[0]} twice: keep one')
-    if missing: raise ValueError(f'the data frame has no column {", ".join(missing)}: it needs {", ".join(names)}')
+    if twice:   raise ValueError(f'{where} has the column {twice[0]} twice: keep one')
+    if missing: raise ValueError(f'{where} has no column {", ".join(missing)}: it needs {", ".join(names)}')
 
+def our_columns(
+    df,                     # one row per box
+    where='the data frame', # what messages call it
+): # the same data with our names
+    "A table with its columns in our words. ValueError where one is missing, or there twice"
+    found = known_columns(df.columns)
+    twice = next((o for o in found.values() if list(df.columns).count(o)>1), None)
+    if twice is not None: raise ValueError(f'{where} has the column {twice} twice: keep one')
+    df = df[[*found.values()]].set_axis([*found], axis=1)
+    need_columns(df, ['fname','label','x1','y1','x2','y2'], where)
+    return df
+
+
+# %% ../nbs/08_formats.ipynb #cffc1219
 def parse_row(
     r,            # a dict with label, x1, y1, x2, y2 and, where known, difficult and score
     k,            # its index in the data frame, for messages
     scores=False, # True for detections: read the score, keep spaces around names
+    where='',     # the file, for messages
 )->ParsedObject:  # None for a row that only names its image
     "Parse one row of a data frame. ValueError with the number of a faulty row"
     import pandas as pd
-    at,cells = f'row {k}',[r[o] for o in ('label','x1','y1','x2','y2')]
+    at,cells = (f'{where}: ' if where else '')+f'row {k}',[r[o] for o in ('label','x1','y1','x2','y2')]
     odd = [type(v).__name__ for v in (*cells, r.get('difficult')) if not pd.api.types.is_scalar(v)]
     if odd: raise ValueError(f'{at} holds a {odd[0]} where a name, a number or a flag belongs: write one')
     blank = lambda v: v is None or bool(pd.isna(v)) or (isinstance(v, str) and not (v if scores else v.strip()))

@@ -19,7 +19,7 @@ LAYERS = dict(
     boxes=[], images=[], resize=['boxes'], records=['boxes'], tiles=['records'], draw=['records', 'images'], formats=['records'],
     anchors=['resize', 'draw'], match=['draw'], losses=['match'], nms=['draw'],
     metrics=['records'], analysis=['metrics', 'draw', 'nms'],
-    synth=[], readers=['formats', 'images'], data=['readers', 'resize', 'draw', 'tiles'], doctor=['readers', 'draw'],
+    synth=[], folders=['formats', 'images'], readers=['folders'], splits=['readers'], data=['splits', 'resize', 'draw', 'tiles'], doctor=['splits', 'draw'],
     results=['readers'],
     head=['anchors'], classic=['head', 'match', 'nms'], body=[], model=['head', 'classic', 'body'], alignment=['model', 'draw'],
     detector=['model', 'nms', 'resize', 'images', 'tiles', 'metrics', 'analysis'], ceiling=['detector', 'metrics'],
