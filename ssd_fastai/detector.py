@@ -8,6 +8,7 @@ __all__ = ['image_tensor', 'decode_output', 'Detector', 'is_one_image', 'check_r
 # %% ../nbs/48_detector.ipynb #64c34362
 import copy, os
 from dataclasses import replace
+from html import escape
 from itertools import islice
 from numbers import Integral
 from pathlib import Path
@@ -21,10 +22,11 @@ from torch import nn, Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from .boxes import as_hw, clip_boxes
-from .images import load_image
+from .images import is_raw, load_image
 from .nms import EVALUATION_THRESHOLDS, Thresholds, suppress
 from .records import Detections
 from .resize import Fit
+from .tiles import check_tile, merge_windows, windows
 
 # %% ../nbs/48_detector.ipynb #3643dba3
 def image_tensor(
@@ -54,17 +56,47 @@ class Detector:
         method='squish',         # how: 'squish' or 'pad', see `Fit`
         thresholds=Thresholds(), # which detections count
         info=None,               # a dict to be saved with it: where the weights came from, how it was evaluated
+        tile=None,               # side of the tiles that images are cut into, pixels, or (height, width); None: not cut
+        tile_overlap=0.2,        # share of a tile's side that it has in common with the next, 0–0.9
     ):
         self.model,self.vocab,self.size,self.method = model,list(vocab),as_hw(size),method
         self.thresholds,self.info = thresholds,dict(info or {})
+        self.tile,self.tile_overlap = check_tile(tile, tile_overlap)
 
     @property
     def device(self): return self.model.anchors.device
 
     def __repr__(self):
         h,w = self.size
+        tile,_ = check_tile(self.tile, self.tile_overlap)
         limits = f'score>{self.thresholds.score:g}, IoU {self.thresholds.iou:g}'
-        return f'Detector({len(self.vocab)-1} classes, {h}×{w} {self.method}, {limits})'
+        tiles  = f', tiles {tile[0]}×{tile[1]}' if tile else ''
+        return f'Detector({len(self.vocab)-1} classes, {h}×{w} {self.method}, {limits}{tiles})'
+
+# %% ../nbs/48_detector.ipynb #98e3cc6b
+def _accuracy(info):
+    "What `info` states about an evaluation, in words; '' where that is nothing"
+    ev    = info.get('evaluation')
+    ev    = ev if isinstance(ev, dict) else {}
+    forms = [(words,ev.get(k)) for k,words in (('voc12','AP50'), ('coco','COCO AP'))]
+    found = ', '.join(f'{k} {v:.3f}' for k,v in forms if isinstance(v, (int,float)))
+    n     = ev['counts'].get('images') if isinstance(ev.get('counts'), dict) else None
+    return f'{found} on {n} images' if found and isinstance(n, int) else found
+
+@patch
+def _repr_html_(self:Detector):
+    config = getattr(self.model, 'config', None) or {}
+    t,(tile,overlap) = self.thresholds,check_tile(self.tile, self.tile_overlap)
+    limits = [f'at most {v} per {k}' for k,v in (('class',t.max_per_class), ('image',t.max_per_image)) if v]
+    names  = self.vocab[1:]
+    rows = dict(finds=f'{len(names)} classes: ' + ', '.join(map(str, names[:20])) + (', …' if len(names)>20 else ''),
+                network=', '.join(str(config[k]) for k in ('arch','head') if k in config),
+                sees=f'{self.size[0]}×{self.size[1]} pixels, {self.method}',
+                tiles=tile and f'{tile[0]}×{tile[1]} pixels of the image, {overlap:.0%} overlap',
+                reports=', '.join([f'scores above {t.score:g}', f'IoU up to {t.iou:g}', *limits]),
+                weights=self.info.get('weights') or config.get('weights_from'), measured=_accuracy(self.info))
+    cell = lambda tag,o: f'<{tag} style="text-align:left">{escape(str(o)[:500])}</{tag}>'
+    return '<table>' + ''.join(f'<tr>{cell("th", k)}{cell("td", v)}</tr>' for k,v in rows.items() if v) + '</table>'
 
 # %% ../nbs/48_detector.ipynb #d54938dc
 def _mirrored(boxes):
@@ -173,19 +205,20 @@ def _detect_batch(self:Detector, imgs, thresholds, mirror=False):
 def is_one_image(
     x, # anything
 )->bool:
-    "Is `x` one image (path, PIL image, array `[H,W]` or `[H,W,3]`, tensor `[C,H,W]`) and not several?"
-    return isinstance(x, (str, os.PathLike, Image.Image)) or (hasattr(x, 'shape') and len(x.shape) in (2, 3))
+    "Is `x` one image (path, bytes, open file, PIL image, array `[H,W(,3)]`, tensor `[C,H,W]`) and not several?"
+    if isinstance(x, (str, os.PathLike, Image.Image)) or is_raw(x): return True
+    return hasattr(x, 'shape') and len(x.shape) in (2, 3)
 
 # %% ../nbs/48_detector.ipynb #dtmany02
 def check_images(
     x, # what `detect` was given
 ):
     "ValueError for what is neither an image nor several images in order"
-    several = hasattr(x, '__iter__') and not isinstance(x, (bytes, bytearray, memoryview, dict, set, frozenset))
+    several = hasattr(x, '__iter__') and not isinstance(x, (dict, set, frozenset))
     if hasattr(x, 'shape') and len(x.shape) not in (1,2,3,4): several = False
     if not is_one_image(x) and not several:
-        raise ValueError(f'detect takes an image (path, PIL image, array or tensor), a list or an iterator of images, '
-                         f'not {type(x).__name__}')
+        raise ValueError('detect takes an image (path, bytes, open file, PIL image, array or tensor), a list or an '
+                         f'iterator of images, not {type(x).__name__}')
 
 def check_bs(
     bs, # images per batch
@@ -196,29 +229,63 @@ def check_bs(
 
 # %% ../nbs/48_detector.ipynb #c57bfaad
 @patch
-def _stream(self:Detector, imgs, bs, thresholds, mirror=False):
-    "The `Detections` of an iterator of images, one by one; `bs` images are in memory at a time"
+def _stream(self:Detector, imgs, bs, thresholds, mirror=False, tile=None, overlap=0.2):
+    "The `Detections` of images, one by one; `bs` images, or tiles of an image, go through the model together"
     imgs = iter(imgs)
+    if tile: yield from (self._detect_windows(o, bs, thresholds, mirror, tile, overlap) for o in imgs)
     while batch := list(islice(imgs, bs)): yield from self._detect_batch(batch, thresholds, mirror)
 
 @patch
+def tiling(self:Detector,
+    tile=None,         # side of a tile, pixels, or (height, width); 0: no tiles; None: the detector's own
+    tile_overlap=None, # share of a tile's side; None: the detector's own
+)->tuple:              # (height, width) or None, and the overlap
+    "The tiles of a call. ValueError where they cannot be, and for an overlap without tiles"
+    given = tile_overlap is not None
+    tile,overlap = check_tile(self.tile if tile is None else tile, tile_overlap if given else self.tile_overlap)
+    if given and tile is None: raise ValueError(f'tile_overlap {tile_overlap!r} without tile: give both')
+    return tile,overlap
+
+@patch
 def detect(self:Detector,
-    imgs,               # an image (path, PIL image, uint8 array `[H,W,3]`, tensor `[3,H,W]`), a list, an iterator
+    imgs,               # an image (path, bytes, open file, PIL image, array `[H,W,3]`, tensor `[3,H,W]`), or several
     score=None,         # a detection must score more than this, 0–1; None: the detector's own threshold
     iou=None,           # two boxes of one class with a larger IoU (0–1) are one object; None: the detector's own
     max_per_class=None, # maximum detections per class and image; None: the detector's own
     max_per_image=None, # maximum detections per image; None: the detector's own
-    bs=16,              # images that go through the model together
+    bs=16,              # images, or tiles of an image, that go through the model together
     mirror=False,       # look at the mirror images as well?
+    tile=None,          # side of the tiles, pixels of the image, or (height, width); 0: none; None: the detector's own
+    tile_overlap=None,  # share of a tile's side that it has in common with the next; None: the detector's own
 ):                      # a `Detections` for one image, a list for a list, an iterator for an iterator
     "Find the objects in images. `ValueError` names an image that cannot be opened, or says what else is wrong"
     check_images(imgs)
     check_bs(bs)
     limits = dict(score=score, iou=iou, max_per_class=max_per_class, max_per_image=max_per_image)
-    thresholds = self.thresholds.changed(**limits)
-    if is_one_image(imgs): return self._detect_batch([imgs], thresholds, mirror)[0]
-    found = self._stream(imgs, bs, thresholds, mirror)
+    one    = is_one_image(imgs)
+    found  = self._stream([imgs] if one else imgs, bs, self.thresholds.changed(**limits), mirror,
+                          *self.tiling(tile, tile_overlap))
+    if one: return next(found)
     return list(found) if hasattr(imgs, '__len__') else found
+
+# %% ../nbs/48_detector.ipynb #7bb469c5
+@patch
+def _detect_windows(self:Detector, img, bs, thresholds, mirror, tile, overlap):
+    "The `Detections` of one image that is cut into tiles; `bs` of them are in memory as tensors at a time"
+    pic  = load_image(img)
+    size = pic.height,pic.width
+    file = Path(img) if isinstance(img, (str,Path)) else None
+    wins,parts = windows(size, tile, overlap),[]
+    kept = dict(file=file, image=None if file else pic)
+    if len(wins)==1: return replace(self._detect_batch([pic], thresholds, mirror)[0], **kept)
+    unlimited = replace(thresholds, max_per_class=None, max_per_image=None)
+    for i in range(0, len(wins), bs):
+        found  = self._detect_batch([pic.crop(o) for o in wins[i:i+bs]], unlimited, mirror)
+        parts += [(o.boxes, o.labels, o.scores) for o in found]
+    boxes,labels,scores = merge_windows(parts, wins, size, thresholds.iou)
+    keep = thresholds.keeps(labels)
+    return Detections(boxes[keep], labels[keep], scores[keep], self.vocab, size, threshold=thresholds.score,
+                      cut=int((~keep).sum()), **kept)
 
 # %% ../nbs/48_detector.ipynb #926c6c02
 @patch
@@ -253,6 +320,10 @@ def check_records(
         if o.file is None: raise ValueError(f'evaluate: record {i} names no image: make it with file=')
     return records
 
+def _record_image(o):
+    "What a record is about: its file, or a window of it"
+    return o.file if o.window is None else load_image(o.file).crop(o.window)
+
 @patch
 def evaluate(self:Detector,
     records,            # a `GroundTruth` per image, each with its file
@@ -260,9 +331,11 @@ def evaluate(self:Detector,
     iou=None,           # two boxes of one class with a larger IoU are one object; None: as `EVALUATION_THRESHOLDS`
     max_per_class=None, # maximum detections per class and image; None: as `EVALUATION_THRESHOLDS`
     max_per_image=None, # maximum detections per image; None: as `EVALUATION_THRESHOLDS`
-    bs=16,              # images that go through the model together
+    bs=16,              # images, or tiles of an image, that go through the model together
     mirror=False,       # test-time augmentation?
     progress=True,      # show a progress bar?
+    tile=None,          # as in `detect`; None: the detector's own
+    tile_overlap=None,  # as in `detect`; None: the detector's own
 ):                      # an `Evaluation`
     "VOC07, VOC12 and COCO AP in pixels of the original images, with the protocol of the measurement"
     from ssd_fastai import analysis # gives an `Evaluation` its curves and tables
@@ -270,8 +343,9 @@ def evaluate(self:Detector,
     records = check_records(records)
     check_bs(bs)
     limits = dict(score=score, iou=iou, max_per_class=max_per_class, max_per_image=max_per_image)
-    thresholds = EVALUATION_THRESHOLDS.changed(**limits)
-    found = self._stream([o.file for o in records], bs, thresholds, mirror)
+    thresholds,(tile,overlap) = EVALUATION_THRESHOLDS.changed(**limits),self.tiling(tile, tile_overlap)
+    found = self._stream(map(_record_image, records), bs, thresholds, mirror, tile, overlap)
     found = list(progress_bar(found, total=len(records), leave=False, display=progress))
     stamp = dict(size=list(self.size), resize=self.method, mirror=mirror)
+    if tile: stamp.update(tile=list(tile), tile_overlap=overlap)
     return evaluate_detections(found, records, self.vocab, thresholds, **stamp)

@@ -22,6 +22,7 @@ from .body import BODIES, arch_family
 from .detector import Detector
 from .model import CODERS, HEADS, build_ssd, make_head
 from .nms import Thresholds
+from .tiles import check_tile
 
 # %% ../nbs/60_files.ipynb #10143942
 def _cannot_write(path, e):
@@ -76,11 +77,16 @@ def as_detector(
 FORMAT    = 3                                       # of the header; another format is not read
 SEAL_MARK = hashlib.sha256(b'ssd_fastai').hexdigest() # stands where the checksum will be, see below
 
+def _tile_field(det):
+    "What a file says about tiles; nothing where a detector has none, as in the files of older versions"
+    tile,overlap = check_tile(det.tile, det.tile_overlap)
+    return dict(tile=dict(size=list(tile), overlap=overlap)) if tile else {}
+
 def _header(det, info, packages, more):
     "What a file says about a detector, as a dict; not checked"
     return dict(checksum=SEAL_MARK, format=FORMAT, config=det.model.config, vocab=det.vocab, size=list(det.size),
                 method=det.method, thresholds=det.thresholds.to_dict(), info={**det.info, **(info or {})},
-                versions={o:version(o) for o in packages}, **more)
+                versions={o:version(o) for o in packages}, **_tile_field(det), **more)
 
 # %% ../nbs/60_files.ipynb #e0000008
 class _Kind(NamedTuple):
@@ -129,6 +135,7 @@ _HEADER = dict(
     vocab    = _list_of(_text(200),2,20_000), size = _HW, method = _one_of('squish','pad'),
     thresholds = dict(score=_real(0,1), iou=_real(0,1), max_per_class=_LIMIT, max_per_image=_LIMIT),
     info     = _table_of(_ANY), versions = _table_of(_text(100)))
+_TILE   = dict(size=_list_of(_whole(1,1_000_000),2,2), overlap=_real(0,0.9))
 _ONNX   = dict(
     kind  = _one_of('raw','suppressed'), grids = _list_of(_HW,1,16), opset = _whole(1,1000))
 
@@ -150,7 +157,9 @@ def check_header(
     if type(h) is dict and h.get('format')!=FORMAT:
         raise ValueError(f'{what} is of format {reprlib.repr(h.get("format"))}, this version reads format {FORMAT}: '
                          'open it with the version of ssd_fastai that wrote it, or train again')
-    _check_fields(h, {**_HEADER, 'onnx':_ONNX} if onnx else _HEADER, what)
+    more = dict(onnx=_ONNX) if onnx else {}
+    if type(h) is dict and 'tile' in h: more['tile'] = _TILE   # only of a detector that has tiles
+    _check_fields(h, {**_HEADER, **more}, what)
     config,vocab = h['config'],h['vocab']
     if vocab[0]!='#na#' or len(set(vocab))<len(vocab) or len(vocab)!=config['n_classes']:
         raise ValueError(f'{what}.vocab should be #na# and {config["n_classes"]-1} different names')
@@ -289,7 +298,9 @@ def detector_of(
     cls=Detector, # the class of the detector
 ):                # a `cls`
     "The detector of a model and a header"
-    return cls(model, h['vocab'], h['size'], h['method'], Thresholds(**h['thresholds']), h['info'])
+    tile = h.get('tile') or dict(size=None, overlap=0.2)
+    return cls(model, h['vocab'], h['size'], h['method'], Thresholds(**h['thresholds']), h['info'],
+               tile['size'], tile['overlap'])
 
 # %% ../nbs/60_files.ipynb #132091c0
 def _load_safetensors(path):

@@ -27,7 +27,8 @@ from .records import Detections
 def _need(*packages):
     "`ValueError` where a package of the extra `export` is missing"
     for o in packages:
-        if find_spec(o) is None: raise ValueError(f'ONNX needs {o}: pip install ssd_fastai[export]')
+        if find_spec(o) is None:
+            raise ValueError(f'ONNX needs {o}: pip install onnx onnxscript onnxruntime')
 
 # %% ../nbs/62_onnx.ipynb #e000001f
 class _Decoded(nn.Module):
@@ -218,12 +219,12 @@ def _n_unlike(a, b):
 # %% ../nbs/62_onnx.ipynb #52ff4115
 def _verify(det, other, pics, path):
     "`ValueError` unless `other` finds in `pics` what `det` finds, in batches of 1, 2 and 7"
-    want  = det.detect(pics)
+    want  = det.detect(pics, tile=0)
     score = None if any(map(len, want)) else 0. # nothing found: compare all there is
-    if score is not None: want = det.detect(pics, score=score)
+    if score is not None: want = det.detect(pics, score=score, tile=0)
     n = sum(map(len, want))
     for bs in (1,2,7):
-        got = other.detect(pics, score=score, bs=bs)
+        got = other.detect(pics, score=score, bs=bs, tile=0)
         differ = sum(_n_unlike(a,b)+_n_unlike(b,a) for a,b in zip(want, got))
         if differ > 2*n//100:
             raise ValueError(f'{path} not written: at batch {bs}, {differ} of {n} detections differ '
@@ -246,7 +247,8 @@ def _on_cpu(det):
     "A copy of a detector on the CPU"
     model = build_ssd(det.model.config)
     model.load_state_dict({k:v.cpu() for k,v in det.model.state_dict().items()})
-    return Detector(model.eval(), det.vocab, det.size, det.method, det.thresholds, det.info)
+    return Detector(model.eval(), det.vocab, det.size, det.method, det.thresholds, det.info, det.tile,
+                    det.tile_overlap)
 
 # %% ../nbs/62_onnx.ipynb #42477ce1
 def export_onnx(

@@ -22,13 +22,13 @@ from .records import GroundTruth, least_side
 MAX_WINDOWS = 100_000 # more windows per image are a mistake
 
 def check_tile(
-    tile,        # side of a tile, pixels: one number, or (height, width); None: no tiles
+    tile,        # side of a tile, pixels: one number, or (height, width); None or 0: no tiles
     overlap=0.2, # share of a tile's side
 )->tuple:        # (height, width) or None, and the overlap
     "The two numbers that describe tiles. ValueError where they do not"
     if isinstance(overlap, bool) or not isinstance(overlap, Real) or not 0<=overlap<=0.9:
         raise ValueError(f'tile_overlap {overlap!r}: give a share of the tile from 0 to 0.9')
-    try: tile = None if tile is None else as_hw(tile)
+    try: tile = None if tile is None or tile is False or (isinstance(tile, int) and tile==0) else as_hw(tile)
     except ValueError:
         raise ValueError(f'tile {tile!r}: give its side in pixels, a whole number or (height, width)') from None
     return tile,float(overlap)
