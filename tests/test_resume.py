@@ -61,3 +61,117 @@ def test_interrupt_then_full_disk(start, alone, tmp_path):
     p = go('end')
     assert p.wait() == 0 and 'resumed at epoch' in (tmp_path/'end').read_text()
     assert difference(run/'model.safetensors', out/'model.safetensors') == 0
+
+# --- `train_run`, in this process
+
+@pytest.fixture(scope='module')
+def shapes(tmp_path_factory):
+    from ssd_fastai.synth import synth_voc
+    return synth_voc(tmp_path_factory.mktemp('data')/'shapes', n=40, seed=1)
+
+@pytest.fixture(scope='module')
+def go(shapes):
+    "`train_run` on a tiny network"
+    from functools import partial
+    from ssd_fastai.all import DetectionDataLoaders
+    from ssd_fastai.runs import train_run
+    loaders = partial(DetectionDataLoaders.from_voc, shapes, size=64, bs=7, num_workers=0)
+    return partial(train_run, loaders, 'test_resnet', weights='none', precision='float32')
+
+def stop_in(epoch):
+    from ssd_fastai.all import Callback
+    class StopIn(Callback):
+        def after_step(self):
+            if self.epoch == epoch: raise KeyboardInterrupt
+    return StopIn()
+
+def rows(out): return (out/'history.csv').read_text().splitlines()[1:]
+def log(out): return (out/'train.log').read_text()
+
+def planned(monkeypatch, epochs):
+    "Let every plan find this number of epochs, as a machine of a certain speed would"
+    from ssd_fastai.runs import TimePlan
+    def plan(self, n_iter): self.epochs = epochs
+    monkeypatch.setattr(TimePlan, 'plan', plan)
+
+def test_minutes_are_so_many_epochs(go, tmp_path, monkeypatch):
+    "Timing changes nothing: interrupted, resumed, the weights are those of the planned number of epochs"
+    planned(monkeypatch, 3)
+    with pytest.raises(KeyboardInterrupt): go(tmp_path/'time', minutes=60, cbs=stop_in(2))
+    planned(monkeypatch, 9)                     # the plan of the start counts, not that of a new measurement
+    go(tmp_path/'time', minutes=60, resume=True)
+    go(tmp_path/'epochs', epochs=3)
+    assert 'resumed at epoch 2 of 3' in log(tmp_path/'time') and len(rows(tmp_path/'time')) == 3
+    assert difference(tmp_path/'time/model.safetensors', tmp_path/'epochs/model.safetensors') == 0
+
+def test_a_slow_machine_still_ends_in_time(go, tmp_path, monkeypatch):
+    "By a clock of the test's own: from the second epoch a step takes 3 s more, and the cycle is shortened, to its end"
+    from types import SimpleNamespace
+    import ssd_fastai.runs as runs
+    from ssd_fastai.all import Callback
+    clock,rates = [0.],[]
+    def tick(seconds=0.1):
+        clock[0] += seconds
+        return clock[0]
+    monkeypatch.setattr(runs, 'time', SimpleNamespace(monotonic=tick))
+    class Slow(Callback):
+        def after_step(self):
+            rates.append(self.opt.hypers[-1]['lr'])
+            if self.epoch: tick(3)
+    planned(monkeypatch, 20)
+    go(tmp_path/'slow', minutes=2, cbs=Slow())
+    said = log(tmp_path/'slow')
+    assert 60 < clock[0] < 120 and 'epochs instead of 20' in said and 'of 2 minutes' in said, said
+    assert 4 <= len(rows(tmp_path/'slow')) < 12
+    assert max(rates) > 1e-3 and rates[-1] < 1e-4    # down to the end of the cycle
+
+def test_best_then_resume(go, tmp_path):
+    "An interrupted run ends early at the same epoch, and keeps the same one"
+    kwargs = dict(epochs=30, patience=2, lr=1e-2)
+    go(tmp_path/'whole', **kwargs)
+    best = max(range(len(rows(tmp_path/'whole'))), key=lambda i: float(rows(tmp_path/'whole')[i].split(',')[6]))
+    assert f'kept: epoch {best},' in log(tmp_path/'whole') and len(rows(tmp_path/'whole')) == best+3 < 30
+    with pytest.raises(KeyboardInterrupt): go(tmp_path/'parts', cbs=stop_in(best+1), **kwargs)
+    go(tmp_path/'parts', resume=True, **kwargs)
+    assert difference(tmp_path/'whole/model.safetensors', tmp_path/'parts/model.safetensors') == 0
+    assert len(rows(tmp_path/'parts')) == best+3
+
+def test_a_finished_run_is_a_start(go, tmp_path):
+    go(tmp_path/'a', epochs=1)
+    model = tmp_path/'a/model.safetensors'
+    go(tmp_path/'b', epochs=1, weights=model)
+    assert 'from model.safetensors: body, head, 6 of 6 classes' in log(tmp_path/'b')
+    assert go(tmp_path/'a', epochs=2, resume=True) is None
+    assert f'for more epochs start another run from it: --weights {model}' in log(tmp_path/'a')
+    assert {'detections.png','curves.png'} <= {o.name for o in (tmp_path/'a').iterdir()}
+
+# --- what is printed
+
+LINES = '''import sys
+from functools import partial
+from ssd_fastai.all import DetectionDataLoaders
+from ssd_fastai.runs import train_run
+loaders = partial(DetectionDataLoaders.from_voc, sys.argv[1], size=64, bs=7, num_workers=0)
+train_run(loaders, 'test_resnet', sys.argv[2], epochs=2, weights='none', precision='float32')'''
+
+def test_plain_lines_in_a_file_and_bars_on_a_terminal(shapes, tmp_path):
+    "stdout has one row per epoch; a bar is on stderr, and only where that is a terminal"
+    pty = pytest.importorskip('pty', reason='this system has no pseudo-terminals')
+    import subprocess
+    def said(out, stderr):
+        argv = [sys.executable, '-W', 'ignore', '-c', LINES, str(shapes), str(tmp_path/out)]
+        return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=stderr, cwd=ROOT,
+                                env={**os.environ, 'OMP_NUM_THREADS':'1', 'MPLBACKEND':'Agg'})
+    there,here = pty.openpty()
+    both = said('file', subprocess.PIPE),said('terminal', here)
+    os.close(here)
+    shown = b''
+    while True:
+        try: shown += os.read(there, 4096)
+        except OSError: break   # the process has ended
+    outs = [o.communicate()[0].decode() for o in both]
+    for o in outs:
+        assert '\r' not in o and '\x1b' not in o, o
+        assert sum(l.startswith(('0 ','1 ')) for l in o.splitlines()) == 2, o
+    assert '█' in shown.decode(errors='replace')
+    assert 'ssd-predict' in outs[0]
