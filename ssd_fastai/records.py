@@ -242,6 +242,16 @@ def cpu(self:Detections): # Detections
     "The same detections with their tensors on the CPU"
     return replace(self, boxes=self.boxes.cpu(), labels=self.labels.cpu(), scores=self.scores.cpu())
 
+# %% ../nbs/06_records.ipynb #4c3d40d2
+@patch
+def to_supervision(self:Detections):
+    "As `supervision.Detections`: `class_id` counts from 0, the names are in `data`. ValueError without supervision"
+    try: from supervision import Detections as Other
+    except ImportError: raise ValueError('to_supervision needs supervision: pip install supervision') from None
+    o = self.cpu()
+    return Other(xyxy=o.boxes.numpy(), confidence=o.scores.numpy(), class_id=o.labels.numpy()-1,
+                 data=dict(class_name=np.array(o.names, dtype=str)))
+
 # %% ../nbs/06_records.ipynb #n1582255
 def _unpack_truth(boxes, names, difficult, crowd, *rest):
     "A `GroundTruth` from the arrays that `_pack_truth` made"
