@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np, torch
 from torch import nn, Tensor
 from .boxes import as_hw
+from .draw import new_axes, show_once
 from .images import load_image
 from .resize import Fit
 
@@ -167,19 +168,19 @@ def show_score_maps(
     figsize=None,    # inches
 ): # the figure
     "Draw `score_maps` over the image, one picture per level"
-    import matplotlib.pyplot as plt
+    from matplotlib.cm import ScalarMappable
     maps,pic = score_maps(model, img, label),load_image(img)
     tall = pic.height/pic.width
     look = dict(extent=(-1,1,1,-1), aspect=tall)
     if figsize is None: figsize = (2.1*len(maps)+.6, 2.1*tall+.3)
-    fig,axs = plt.subplots(1, len(maps), figsize=figsize, squeeze=False, layout='constrained')
+    fig,axs = new_axes(1, len(maps), figsize, layout='constrained')
     for ax,o in zip(axs[0], maps):
         ax.imshow(pic.convert('L'), cmap='gray', alpha=0.8, **look)
         ax.imshow(o, cmap='inferno', vmin=0, vmax=1, alpha=(0.1+0.65*o).numpy(), **look)
         ax.set(xticks=[], yticks=[])
         ax.set_title(f'{o.shape[0]}×{o.shape[1]} cells, best {o.max():.2f}', fontsize=8)
-    fig.colorbar(plt.cm.ScalarMappable(cmap='inferno'), ax=axs[0,-1], shrink=0.9)
-    return fig
+    fig.colorbar(ScalarMappable(cmap='inferno'), ax=axs[0,-1], shrink=0.9)
+    return show_once(fig)
 
 # %% ../nbs/46_alignment.ipynb #alfield2
 def _row_at(model, row):
@@ -218,7 +219,6 @@ def show_receptive_cell(
     ax=None,         # matplotlib axes; None: a figure of its own
 ): # the axes
     "Draw a row's cell, its anchor, and what it sees of the image: as colour, with a frame around the middle half"
-    import matplotlib.pyplot as plt
     from matplotlib.patches import Rectangle
     heat,(m,x,pic) = receptive_field(model, row, img),_model_input(model, img)
     with torch.no_grad(): m(x)
@@ -227,7 +227,7 @@ def show_receptive_cell(
     cw,ch     = m.cells[row].tolist()
     (x1,x2),(y1,y2) = (_middle_part(heat.sum(i)) for i in (0,1))
     look = dict(extent=(-1,1,1,-1), aspect=pic.height/pic.width)
-    ax = ax or plt.subplots(figsize=(3.6,3.6*look['aspect']+.3), layout='constrained')[1]
+    if ax is None: ax = new_axes(figsize=(3.6,3.6*look['aspect']+.3), layout='constrained')[1][0,0]
     ax.imshow(pic.convert('L'), cmap='gray', alpha=0.7, **look)
     ax.imshow((heat/heat.max()).sqrt(), cmap='inferno', alpha=0.55, **look)
     def frame(label, corner, w, h, **kw): ax.add_patch(Rectangle(corner, w, h, fill=False, lw=1.4, label=label, **kw))
@@ -236,4 +236,4 @@ def show_receptive_cell(
     frame('cell', (cx-cw/2,cy-ch/2), cw, ch, ec='lime')
     ax.set(xticks=[], yticks=[], xlim=(-1,1), ylim=(1,-1))
     ax.set_title(f'row {row}: level {level}, cell ({y}, {x}), shape {shape}', fontsize=8)
-    return ax
+    return show_once(ax)

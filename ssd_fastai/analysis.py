@@ -9,7 +9,7 @@ __all__ = []
 import numpy as np
 from fastcore.basics import patch
 
-from .draw import label_color
+from .draw import label_color, new_axes, show_once
 from .metrics import Evaluation, average_precision, best_object, coco_ap, free_name, greedy_match, image_pairs
 from .metrics import match_candidates, match_coco, matches_of, nan_mean, paired_overlaps, precision_envelope
 from .metrics import precision_recall
@@ -29,12 +29,11 @@ def plot_pr(self:Evaluation,
     names=None, # class names; None: all classes that have objects
 ): # the axes
     "Precision over recall at IoU 0.5, highest AP first; the legend gives VOC12's AP"
-    import matplotlib.pyplot as plt
     names  = _chosen_classes(self, names)
     colors = {k:label_color(i+1) for i,k in enumerate(self.rows)}
     curves = {k:self.curve(k) for k in sorted(names, key=lambda k: -self.rows[k]['voc12'])}
     ncols  = 1+(len(names)-1)//16
-    if ax is None: ax = plt.subplots(figsize=(3.9+1.1*ncols, 3.4), layout='constrained')[1]
+    if ax is None: ax = new_axes(figsize=(3.9+1.1*ncols, 3.4), layout='constrained')[1][0,0]
     for k,(r,p,_) in curves.items():
         _draw_pr(ax, r, p, colors[k], f'{k} {self.rows[k]["voc12"]:.2f}', 1.8 if len(names)<=6 else 1.2)
     ax.set(xlim=(0,1.01), ylim=(0,1.03), xlabel='recall', ylabel='precision')
@@ -42,7 +41,7 @@ def plot_pr(self:Evaluation,
     ax.grid(color='0.92')
     ax.spines[['top','right']].set_visible(False)
     if names: ax.legend(loc='center left', bbox_to_anchor=(1.01,0.5), fontsize=8, frameon=False, ncols=ncols)
-    return ax
+    return show_once(ax)
 
 # %% ../nbs/22_analysis.ipynb #e0ae4166
 def _chosen_classes(ev, names):
@@ -109,8 +108,7 @@ def best_threshold(self:Evaluation,
 # %% ../nbs/22_analysis.ipynb #544ec554
 def _plain_axes(ax, w, h):
     "`ax`, or new axes of w×h inches, without a frame on top and right"
-    import matplotlib.pyplot as plt
-    ax = plt.subplots(figsize=(w,h), layout='constrained')[1] if ax is None else ax
+    ax = new_axes(figsize=(w,h), layout='constrained')[1][0,0] if ax is None else ax
     ax.spines[['top','right']].set_visible(False)
     return ax
 
@@ -140,7 +138,7 @@ def plot_thresholds(self:Evaluation,
     ax.set(xlim=(0,1), ylim=(0,1.03), xlabel='threshold on the score', ylabel='at IoU 0.5')
     ax.grid(color='0.92')
     _legend_beside(ax, 1+len(names)//16)
-    return ax
+    return show_once(ax)
 
 # %% ../nbs/22_analysis.ipynb #92f33fe0
 @patch
@@ -162,7 +160,7 @@ def plot_scores(self:Evaluation,
     ax.set(xlim=(0,1), xlabel='score', ylabel='wrong      detections      right')
     ax.set_title(', '.join(names[:4])+(', …' if len(names)>4 else ''), fontsize=10, parse_math=False)
     _legend_beside(ax)
-    return ax
+    return show_once(ax)
 
 # %% ../nbs/22_analysis.ipynb #5a035413
 def _all_classes(per_class, *keys):
@@ -229,7 +227,7 @@ def plot_confusion(self:Evaluation,
     for f in ax.axvline,ax.axhline: f(K-1.5, color='0.6', lw=0.8)
     ax.set(xlabel='found as', ylabel='is')
     ax.set_title(f'score > {score:g}, IoU {iou:g} or more', fontsize=10)
-    return ax
+    return show_once(ax)
 
 # %% ../nbs/22_analysis.ipynb #0e3b32db
 _SEEN_IOU,_FOUND_IOU = 0.1,0.5 # smallest IoU for a detection near an object, and for one that finds it
@@ -273,13 +271,13 @@ def _mean_ap50(d, n):
     return nan_mean(aps)
 
 # %% ../nbs/22_analysis.ipynb #cdcfddde
-_ADVICE = dict(
-    classification='plot_confusion() shows the classes: more examples of them, or more consistent labels',
-    localisation='larger input size, anchors that fit better (anchor_report), longer training',
+_ADVICE = dict( # at most 45 letters: pandas cuts a longer text
+    classification='cleaner or more labels: plot_confusion()',
+    localisation='larger input, anchor_report, longer training',
     both='longer training, more data',
     duplicate='a lower iou threshold in suppression',
-    background='a higher score threshold; objects without a label? more images without objects',
-    missed='a larger input size if they are small, see by_size(); better anchors, see anchor_report; more examples')
+    background='a higher score threshold; unlabelled objects?',
+    missed='larger input, see by_size(); anchor_report')
 
 @patch
 def errors(self:Evaluation): # DataFrame, a row per cause: count (detections; missed: objects), lost_ap (0–1), advice

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from .boxes import px_to_unit, to_xyxy, unit_to_px
-from .draw import draw_boxes, label_color
+from .draw import draw_boxes, label_color, show_once
 from .records import GroundTruth
 
 # %% ../nbs/12_match.ipynb #a0fe932e
@@ -213,4 +213,4 @@ def show_matches(
     ax.set(xlim=(0,truth.size[1]), ylim=(truth.size[0],0))
     ax.set_title(f'{positive} of {len(anchors)} anchors positive, {len(df)-positive} ignored', fontsize=8)
     _match_legend(ax, pos, neg)
-    return ax
+    return show_once(ax)

@@ -13,14 +13,14 @@ from fastcore.basics import patch
 from torch import Tensor
 from torchvision.ops import batched_nms
 from .boxes import box_iou
-from .draw import draw_boxes, show_grid
+from .draw import USUAL_SCORE, draw_boxes, show_grid
 from .records import Detections
 
 # %% ../nbs/16_nms.ipynb #n1275482
 @dataclass(frozen=True)
 class Thresholds:
     "Which boxes become detections. ValueError for a value out of range"
-    score:float=0.25             # a detection must score more than this, 0–1
+    score:float=USUAL_SCORE      # a detection must score more than this, 0–1
     iou:float=0.5                # 0–1: of two boxes of a class with a larger IoU, the lower score is dropped
     max_per_class:int|None=None  # maximum detections per class and image, 1 and up; None: no limit
     max_per_image:int|None=100   # maximum detections per image, 1 and up; None: no limit
