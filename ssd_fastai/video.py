@@ -25,7 +25,7 @@ _FILM_FORMATS  = 'mov,matroska,avi,mpeg,mpegts,mpegvideo,asf,flv,ogg,mjpeg,h264,
 def pyav():
     "The module `av`. `ValueError` where it is not installed"
     try: import av
-    except ImportError: raise ValueError('films are read and written by PyAV, which is not installed: pip install av') from None
+    except ImportError: raise ValueError('films are read and written by PyAV, which is missing: pip install av') from None
     return av
 
 # %% ../nbs/63_video.ipynb #cdc0d182
@@ -67,7 +67,7 @@ def upright_frame(
     return im.rotate(frame.rotation, expand=True) if frame.rotation else im
 
 def _missing(film, stream, n, seconds):
-    "How much earlier a film ended than its header says, in words; None where it did not. `n` frames, `seconds` were read"
+    "How much earlier a film ended, after `n` frames and `seconds`, than its header says; None where it did not"
     length = stream.duration*stream.time_base if stream.duration else (film.duration or 0)/10**6
     short  = float(length)-seconds
     if 0 < stream.frames <= n or short < max(1, 0.02*float(length)): return None
@@ -255,7 +255,7 @@ def detect_video(
     csv=None,   # write a table to this file: frame, seconds, and how many objects of each class
     say=print,  # called with a line on what was done
 )->dict:        # `frames`, `seconds` of the film, `objects`: how many of each class in all frames together
-    "Find objects in each frame. `ValueError` for what is no film; `DamagedVideo` at the end, when all outputs are written"
+    "Find objects in each frame. `ValueError` for what is no film; `DamagedVideo` at the end, when all is written"
     found,start  = _counted(_found_in(det, path), path),time.time()
     n,count,last = 0,Counter(),0.
     first,damage = next(found, None),None
