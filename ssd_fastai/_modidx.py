@@ -136,6 +136,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'ssd_fastai.app._give_column': ('app.html#_give_column', 'ssd_fastai/app.py'),
                                 'ssd_fastai.app._gradio': ('app.html#_gradio', 'ssd_fastai/app.py'),
                                 'ssd_fastai.app._interval': ('app.html#_interval', 'ssd_fastai/app.py'),
+                                'ssd_fastai.app._look_at': ('app.html#_look_at', 'ssd_fastai/app.py'),
                                 'ssd_fastai.app._message_html': ('app.html#_message_html', 'ssd_fastai/app.py'),
                                 'ssd_fastai.app._model_file': ('app.html#_model_file', 'ssd_fastai/app.py'),
                                 'ssd_fastai.app._picture_address': ('app.html#_picture_address', 'ssd_fastai/app.py'),

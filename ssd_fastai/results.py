@@ -155,24 +155,32 @@ def read_detections(
     except ValueError as e: raise ValueError(f'{file}: {e}') from None
 
 # %% ../nbs/38_results.ipynb #1fa85566
-def _stated_record(job):
+def _stated_record(job, classes=None):
     "The `GroundTruth` of an image that is not here, from the size that its annotation states"
     try: ann = job.parse(None)
     except (TypeError, ValueError): ann = None
     if ann is None or not ann.size or min(ann.size) < 1:
         raise ValueError(f'{job.image} is missing, and {job.annotation} does not state its height and width: '
                          'add the image, or its size')
+    if classes: ann = ann._replace(objects=[o for o in ann.objects if o.name in classes])
     return record_of(job, ann, ann.size, orient=1)[0]
 
-def read_without_images(data, split):
+def read_without_images(
+    data,         # a data set in any layout, as in `read_split`
+    split,        # as in `read_split`
+    classes=None, # names of the classes to keep, a list or with commas; None: all
+    **how,        # `rescale` and `skip_broken`, for images that are there
+)->Records:
     "`read_split` for results that are there already: an image that is missing has the size that its annotation states"
     names   = split_names(split)
     listing = merged(find_source(data, o).jobs(data, o) for o in names)
     gone    = {o.image for o in listing.jobs if not o.image.exists()}
-    if not gone: return read_split(data, split)
+    if not gone: return read_split(data, split, classes=classes, **how)
     print(f'{len(gone):,} of {len(listing.jobs):,} images are not in {data}: the annotations give their sizes')
-    records = [_stated_record(o) for o in listing.jobs]
-    return Records(records, name=' + '.join(names), category_ids=listing.category_ids)
+    if isinstance(classes, str): classes = [o.strip() for o in classes.split(',')]
+    records = [_stated_record(o, classes) for o in listing.jobs]
+    ids     = {k:v for k,v in (listing.category_ids or {}).items() if not classes or k in classes}
+    return Records(records, name=' + '.join(names), category_ids=ids)
 
 # %% ../nbs/38_results.ipynb #397bb2f7
 def coco_ids(
