@@ -16,14 +16,16 @@ from PIL import Image, ImageOps
 
 from ssd_fastai.boxes import (box_iou, clip_boxes, px_to_unit, px_to_voc, to_cxcywh, to_xyxy, unit_to_px, voc_to_px)
 from ssd_fastai.classic import TanhCoder
-from ssd_fastai.cli import read_detections, ssd_check, ssd_eval, ssd_export, ssd_predict, ssd_train
+from ssd_fastai.results import read_detections
+from ssd_fastai.cli import ssd_check, ssd_eval, ssd_export, ssd_predict, ssd_train
 from ssd_fastai.doctor import check_dataset
 from ssd_fastai.files import SEAL_MARK, load_detector, seal
 from ssd_fastai.images import MAX_PIXELS, image_size, load_image
 from ssd_fastai.match import BoxCoder
 from ssd_fastai.metrics import evaluate_detections
 from ssd_fastai.nms import Thresholds, suppress
-from ssd_fastai.readers import read_coco, read_df, read_voc, verify_pixels
+from ssd_fastai.formats import segment_box
+from ssd_fastai.readers import read_coco, read_df, read_split, read_voc, verify_pixels
 from ssd_fastai.records import Detections, GroundTruth
 from ssd_fastai.resize import Fit
 from ssd_fastai.synth import synth_voc
@@ -624,6 +626,143 @@ def check_split(x, room):
 SPLITS = st.tuples(st.lists(LINE, max_size=4), now_and_then(4, st.sampled_from(['../Main/s','s.txt','/s','','..','2007/s','s/','\\s','../../x','s\0','x'*300,'猫']), st.just('s')),
                    now_and_then(8, st.binary(max_size=4), st.just(b'')))
 
+# --- the other layouts: LabelMe, tables, YOLO's variants, outlines, lists of images
+
+def pictures(room, folder):
+    "A fresh folder with the two pictures of the room"
+    d = room.path/folder
+    shutil.rmtree(d, ignore_errors=True)
+    d.mkdir(parents=True)
+    for o in ('a.png','turn.jpg'): shutil.copy(room.path/'img'/o, d)
+    return d
+
+@st.composite
+def labelme_doc(draw):
+    shape = lambda: dict(label=draw(now_and_then(30, WEIRD, NAMES)), points=[*map(list, zip(*[iter(draw(corners()))]*2))],
+                         shape_type=draw(st.sampled_from(['rectangle','polygon','circle','point',None])), flags={}, group_id=None)
+    return draw(json_file(dict(version='5.5.0', flags={}, shapes=[shape() for _ in range(draw(st.integers(0, 4)))], imagePath='a.png', imageData=None,
+                               imageHeight=30, imageWidth=40)))
+
+def check_labelme(x, room):
+    "Beside its image, among one without a file"
+    meant,raw = x
+    d = pictures(room, 'labelme')
+    (d/'a.json').write_bytes(raw)
+    (d/'turn.json').write_text('{"shapes": []}')
+    res,why = attempt(lambda: read_split(d, 'all', verbose=False), names=['a.json','turn.json',str(d)])
+    if res is None: return 'refused'
+    assert {o.file.name for o in res}=={'a.png','turn.jpg'}
+    if meant is None: return 'correct'
+    return accounted(res, len(meant['shapes']))
+
+@st.composite
+def tables(draw):
+    "(the rows as meant, or None where the file was damaged; its ending; the file's bytes)"
+    rows = [[draw(st.sampled_from(['a.png','turn.jpg'])), draw(now_and_then(20, st.sampled_from(['None','NA','007',' ','']), NAMES)), *draw(corners())] for _ in range(draw(st.integers(1, 5)))]
+    head = draw(st.sampled_from(['fname label x1 y1 x2 y2','filename class xmin ymin xmax ymax','image label x_min y_min x_max y_max','File_Name Category XMIN ymin XMAX ymax'])).split()
+    if draw(st.integers(0, 3))==0: head,rows = [*head,'split'],[[*o, draw(st.sampled_from(['train','valid','test','x','']))] for o in rows]
+    sep,out = draw(st.sampled_from(',;\t')),io.StringIO()
+    csv.writer(out, delimiter=sep).writerows([head, *rows])
+    raw,rng,how = out.getvalue().encode('utf-8', 'surrogatepass'),random.Random(draw(st.integers(0, 2**32))),draw(st.sampled_from(['none']*4+['cut','flip','insert','bom']))
+    if how=='cut':    raw = raw[:rng.randrange(len(raw))]
+    if how=='flip':   raw = flipped(raw, rng)
+    if how=='insert': i = rng.randrange(len(raw)); raw = raw[:i]+rng.choice([b'\0', b'"', b'\xff', b'\n', sep.encode()*3, b'1e999', b'../../'])+raw[i:]
+    if how=='bom':    raw = b'\xef\xbb\xbf'+raw
+    return (rows if how in ('none','bom') else None), draw(st.sampled_from(['.csv','.tsv'])), raw
+
+def check_table(x, room):
+    rows,ending,raw = x
+    d = pictures(room, 'table')
+    (d/f't{ending}').write_bytes(raw)
+    res,why = attempt(lambda: read_split(d/f't{ending}', 'all', verbose=False), names=[f't{ending}'])
+    if res is None: return 'refused'
+    for o in res: assert Path(os.path.abspath(o.file)).is_relative_to(os.path.abspath(d)), o.file
+    if rows is None: return 'correct'
+    return accounted(res, len(rows))
+
+@st.composite
+def yolo_sets(draw):
+    "(what describes the set, the lines of a label file, damage)"
+    line = lambda: ' '.join(map(str, [draw(now_and_then(8, st.sampled_from([9,-1,'x','1.0','']), st.sampled_from([0,1]))),
+                                      *(draw(now_and_then(25, st.sampled_from(ODD), st.floats(0, 1).map(lambda v: f'{v:.6f}'))) for _ in range(draw(st.sampled_from([4,4,4,6,8,3]))))]))
+    how = draw(st.sampled_from(['yaml','list','dict','darknet','classes','labels','list file']))
+    return how, [line() for _ in range(draw(st.integers(0, 3)))], draw(now_and_then(4, st.binary(min_size=1, max_size=6), st.just(b''))), draw(st.integers(0, 2**32))
+
+def yolo_files(d, how):
+    "What describes a YOLO set in folder `d`; returns the file"
+    names = '[cat, dog]' if how!='dict' else '{0: cat, 1: dog}'
+    text = {'classes':'cat\ndog\n', 'labels':'cat\ndog', 'darknet':'names = data/obj.names\ntrain = data/train.txt\n'}.get(how)
+    (d/'train.txt').write_text('data/a.png\ndata/turn.jpg\n' if how=='darknet' else './a.png\nturn.jpg\n')
+    if how=='darknet': (d/'obj.names').write_text('cat\ndog\n')
+    name = {'classes':'classes.txt', 'labels':'_darknet.labels', 'darknet':'obj.data'}.get(how, 'data.yaml')
+    (d/name).write_text(text or f'path: ../nowhere\ntrain: {"train.txt" if how=="list file" else "."}\nnames: {names}\n')
+    return d/name
+
+def check_yolo(x, room):
+    how,lines,odd,at = x
+    d   = pictures(room, 'yolo')
+    about,rng = yolo_files(d, how),random.Random(at)
+    (d/'a.txt').write_text('\n'.join(lines))
+    if odd:
+        file = rng.choice([about, d/'a.txt', d/'train.txt'])
+        raw  = file.read_bytes(); i = rng.randrange(len(raw)+1); file.write_bytes(raw[:i]+odd+raw[i:])
+    res,why = attempt(lambda: read_split(d, 'all', verbose=False))
+    if res is None: return 'refused'
+    for o in res: assert Path(os.path.abspath(o.file)).is_relative_to(os.path.abspath(d)), o.file
+    return 'correct' if odd else accounted(res, sum(bool(o.strip()) for o in lines))
+
+@st.composite
+def outlines(draw):
+    "(a mask [h,w], how it is written, damage)"
+    h,w,rng = draw(st.integers(1, 20)),draw(st.integers(1, 20)),np.random.default_rng(draw(st.integers(0, 2**32)))
+    return rng.random((h,w))<draw(st.sampled_from([0, .02, .3, .9, 1])), draw(st.sampled_from(['list','packed','polygon'])), draw(now_and_then(3, WEIRD, st.just(0))), draw(st.integers(0, 9))
+
+def packed(counts):
+    "COCO's string of run lengths"
+    out = ''
+    for i,v in enumerate(counts):
+        v -= counts[i-2] if i>2 else 0
+        while True:
+            c,v = v & 31,v>>5
+            more = v!=-1 if c & 16 else v!=0
+            out += chr(48+(c | 32 if more else c))
+            if not more: break
+    return out
+
+def check_outline(x, room):
+    m,how,odd,k = x
+    flat   = m.ravel(order='F')
+    counts = np.diff([0, *(np.flatnonzero(np.diff(flat))+1), len(flat)]).tolist()
+    counts = [0, *counts] if flat[0] else counts
+    s = dict(size=[*m.shape], counts=packed(counts) if how=='packed' else counts)
+    ys,xs = m.nonzero()
+    if how=='polygon': s = [[float(v) for p in zip(xs, ys) for v in p]]*2
+    if odd!=0:
+        s = altered(json.loads(json.dumps(s)), [*places(s)][k%len([*places(s)])], 'put', odd) if how!='packed' or k else dict(s, counts=str(odd))
+    box,why = attempt(lambda: segment_box(s, 'a.json: annotation 1'), names=['segmentation'])
+    if box is None: assert odd!=0 or (how=='polygon' and len(xs)<2), why; return 'refused'
+    assert len(box)==4 and all(math.isfinite(v) for v in box)
+    if odd==0 and len(xs) and how=='polygon': assert box==[xs.min(), ys.min(), xs.max(), ys.max()]
+    if odd==0 and len(xs) and how!='polygon': assert (box[0],box[2])==(xs.min(),xs.max()+1) and box[1]<=ys.min() and box[3]>=ys.max()+1
+    return 'correct'
+
+LISTS = st.tuples(st.lists(st.one_of(st.sampled_from(['a.png','./a.png','turn.jpg','img/a.png','/etc/passwd','../a.png','a.png 1','a%2Epng','sub/a.png','猫','']),
+                                     st.text(max_size=6)), max_size=4), now_and_then(8, st.binary(max_size=4), st.just(b'')))
+
+def check_image_list(x, room):
+    "A text file that lists images: those, in its order, or one line"
+    lines,odd = x
+    d = pictures(room, 'listed')
+    for o in ('a','turn'): (d/f'{o}.json').write_text('{"shapes": []}')
+    file = d/'some.txt'
+    file.write_bytes('\n'.join(lines).encode('utf-8', 'replace')+odd)
+    res,why = attempt(lambda: read_split(d, str(file), verbose=False), names=['some.txt'])
+    if res is None: return 'refused'
+    known = {'a.png','./a.png','turn.jpg'}
+    meant = list(dict.fromkeys(o.removeprefix('./') for o in lines if o in known))
+    assert {o.file.name for o in res}<={'a.png','turn.jpg'} and (odd or not {*lines}<=known or [o.file.name for o in res]==meant)
+    return 'correct'
+
 # --- detectors' results
 
 @st.composite
@@ -948,6 +1087,11 @@ KINDS = {
     'split names':   Kind(wordy_splits(),  check_wordy,       1_000,  60),
     'shares':        Kind(shares(),        check_shares,        500,  30),
     'mixed results': Kind(mixed_results(), check_mixed,       2_000, 100),
+    'LabelMe JSON':  Kind(labelme_doc(),   check_labelme,     5_000, 100),
+    'tables':        Kind(tables(),        check_table,       4_000,  80),
+    'YOLO sets':     Kind(yolo_sets(),     check_yolo,        4_000, 100),
+    'outlines':      Kind(outlines(),      check_outline,     3_000, 150),
+    'image lists':   Kind(LISTS,           check_image_list,  2_000,  60),
     'model files':   Kind(model_files(),   check_model,         300,  10),
     'command lines': Kind(command_lines(), check_command,       150,  12),
 }
