@@ -9,12 +9,13 @@ __all__ = ['DEFAULT_RECIPE', 'AnchorRecipe', 'anchor_grids', 'show_anchors', 'be
 # %% ../nbs/10_anchors.ipynb #28359f41
 import math
 from dataclasses import dataclass
+from html import escape
 
 import torch
 from fastcore.basics import patch
 from torch import Tensor
 from .boxes import as_hw, box_iou, to_xyxy
-from .draw import draw_boxes, picture_of, show_grid
+from .draw import draw_boxes, new_axes, picture_of, show_grid, show_once
 from .images import load_image
 from .records import plural
 from .resize import Fit
@@ -164,17 +165,17 @@ def show_anchors(
     figsize=None,   # inches
 ): # the figure
     "One picture per level: the k shapes of one cell and the centres of all cells. ValueError where the counts disagree"
-    import matplotlib.pyplot as plt, numpy as np
+    import numpy as np
     grids = [_as_grid(o) for o in grids]
     n     = [h*w*k for h,w in grids]
     if sum(n)!=len(anchors):
         raise ValueError(f'{len(anchors)} anchors, but these grids with k={k} have {sum(n)}: give the recipe\'s own')
     img = _gradient() if img is None else np.asarray(load_image(img))
-    fig,axs = plt.subplots(1, len(n), figsize=figsize or (2.3*len(n),2.3), squeeze=False, layout='constrained')
+    fig,axs = new_axes(1, len(n), figsize or (2.3*len(n),2.3), layout='constrained')
     for ax,a,g in zip(axs[0], anchors.detach().cpu().split(n), grids):
         lim = max(1, _draw_level(ax, img, a, g, k, cell))+.03
         ax.set(xlim=(-lim,lim), ylim=(lim,-lim)); ax.tick_params(labelsize=7)
-    return fig
+    return show_once(fig)
 
 # %% ../nbs/10_anchors.ipynb #0403add2
 def best_overlaps(
@@ -267,6 +268,13 @@ def by_size(self:AnchorReport):
     rows = {s: self._figures((self.share>=lo) & (self.share<hi)) for s,(lo,hi) in _OBJECT_SIZES.items()}
     return pd.DataFrame.from_dict(rows, orient='index').rename_axis('size')
 
+# %% ../nbs/10_anchors.ipynb #de980346
+@patch
+def _repr_html_(self:AnchorReport):
+    "For Jupyter: the sentence, and the tables by class and by size"
+    table = lambda df: df.to_html(border=0, na_rep='–', float_format='{:.3f}'.format)
+    return f'<p>{escape(repr(self))}</p>{table(self.by_class)}<br>{table(self.by_size)}'
+
 # %% ../nbs/10_anchors.ipynb #2ef55e00
 def _recall_bars(ax, df, title):
     "One bar per row of `df`, red under 90 %"
@@ -284,13 +292,12 @@ def show(self:AnchorReport,
     figsize=None, # inches
 ): # the figure
     "Draw the recall by class and by size as bars, red under 90 %"
-    import matplotlib.pyplot as plt
     by_class,by_size = self.by_class,self.by_size
     h = max(1.6, 0.5+0.2*len(by_class))
-    fig,axs = plt.subplots(1, 2, figsize=figsize or (6.4,h), layout='constrained')
+    fig,(axs,) = new_axes(1, 2, figsize or (6.4,h), layout='constrained')
     _recall_bars(axs[0], by_class, f'share that anchors cover at IoU {self.thresh:g}, by class')
     _recall_bars(axs[1], by_size, 'by share of the image: 1/300, 3/100')
-    return fig
+    return show_once(fig)
 
 # %% ../nbs/10_anchors.ipynb #5e8b18a1
 def _truths_of(x):

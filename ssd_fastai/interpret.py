@@ -7,6 +7,7 @@ __all__ = ['Culprit', 'DetectionInterpretation']
 
 # %% ../nbs/54_interpret.ipynb #6abf6f1f
 from dataclasses import dataclass
+from html import escape
 
 from fastai.vision.all import *
 
@@ -20,6 +21,7 @@ from .learner import *
 from .losses import SSDLoss
 from .metrics import evaluate_detections
 from .nms import EVALUATION_THRESHOLDS
+from .records import plural
 from .resize import Fit
 
 # %% ../nbs/54_interpret.ipynb #b7f2571f
@@ -124,6 +126,25 @@ def from_learner(cls:DetectionInterpretation,
     losses = torch.stack(sums).cpu() * len(records)/max(1, int(sum(n)))
     return cls(learn, dl, losses, dets, culprits, thresholds.score, shown)
 
+# %% ../nbs/54_interpret.ipynb #48872bfa
+@patch
+def __repr__(self:DetectionInterpretation):
+    mean = f'{self.losses.mean():.2f}' if len(self.losses) else '–'
+    return (f'{plural(len(self.records), "image")}: mean loss {mean}, AP50 {self.ev.map:.3f}; '
+            f'a detection counts above score {self.score:g}')
+
+@patch
+def _repr_html_(self:DetectionInterpretation):
+    "For Jupyter: the line, and a table of the images with the highest loss"
+    loss,idx = (o.tolist() for o in self.top_losses(min(5, len(self.losses))))
+    culprit  = [self.culprits[i] if self.culprits else '' for i in idx]
+    rows = [(i, getattr(self.records[i].file, 'name', ''), len(self.records[i]), len(self.shown[i]), l, c)
+            for i,l,c in zip(idx, loss, culprit)]
+    df   = pd.DataFrame(rows, columns=['image','file','objects','found','loss','culprit'])
+    with pd.option_context('display.max_colwidth', None):
+        table = df.to_html(border=0, index=False, float_format='{:.2f}'.format)
+    return f'<p>{escape(repr(self))}</p>{table}<p>plot_top_losses() and plot_mistakes() draw them</p>'
+
 # %% ../nbs/54_interpret.ipynb #9335c77b
 def _thick_frame(ax, box, color):
     "A frame that shows on any background"
@@ -131,11 +152,12 @@ def _thick_frame(ax, box, color):
     x1,y1,x2,y2 = (float(o) for o in box)
     for c,lw in (('black',4.5),(color,2.5)): ax.add_patch(Rectangle((x1,y1), x2-x1, y2-y1, fill=False, ec=c, lw=lw))
 
-def _picture_grid(cells, titles, ncols, tall=1., wide=2.6):
+def _picture_grid(o, cells, titles, ncols, tall=1., wide=2.6):
     "Functions of axes as a grid of pictures; `tall`: height over width of a picture, `wide`: its width in inches"
-    ncols = max(1, min(ncols, len(cells)))
-    nrows = max(1, math.ceil(len(cells)/ncols))
-    return show_grid(cells, ncols, (wide*ncols, wide*(tall+0.09)*nrows), titles)
+    ncols   = max(1, min(ncols, len(cells)))
+    nrows   = max(1, math.ceil(len(cells)/ncols))
+    figsize = wide*ncols, nrows*(wide*tall+0.24)+0.26 # with a line per row, and one above
+    return show_grid(cells, ncols, figsize, titles, f'detections with score above {o.score:g}')
 
 @patch
 def plot_top_losses(self:DetectionInterpretation,
@@ -151,7 +173,7 @@ def plot_top_losses(self:DetectionInterpretation,
         if self.culprits: _thick_frame(ax, self.culprits[i].box, 'white')
     titles = [f'{l:.2f}' + (f' · {self.culprits[i]}' if self.culprits else '') for l,i in zip(losses, idx)]
     tall   = np.mean([h/w for h,w in (self.records[i].size for i in idx)] or [1.])
-    return _picture_grid([partial(draw, i=i) for i in idx], titles, ncols, tall, wide=3.4)
+    return _picture_grid(self, [partial(draw, i=i) for i in idx], titles, ncols, tall, wide=3.4)
 
 # %% ../nbs/54_interpret.ipynb #61a4024b
 @patch
@@ -211,7 +233,7 @@ def _plot_rows(o, df, ncols):
     if not len(df): raise ValueError('nothing to draw: there are no such detections or objects')
     cells  = [partial(_cut_out, record=o.records[r.image], box=(r.x1,r.y1,r.x2,r.y2), color=_KIND_COLORS[r.kind])
               for r in df.itertuples()]
-    return _picture_grid(cells, [f'{r.kind}: {r.label} {r.score:.2f}' for r in df.itertuples()], ncols)
+    return _picture_grid(o, cells, [f'{r.kind}: {r.label} {r.score:.2f}' for r in df.itertuples()], ncols)
 
 @patch
 def plot_mistakes(self:DetectionInterpretation,
