@@ -122,3 +122,49 @@ def test_marked_figures_are_pickled_and_copied():
     assert other is not fig and len(other.axes)==1 and other._ipython_display_.args==(other,)
     assert len(copy.deepcopy(fig).axes)==1
     plt.close('all')
+
+# ---------------------------------------------------------------- what a picture or a table says
+
+def crowd(threshold=None, n=60):
+    boxes = [[i, i, i+9, i+9] for i in range(n)]
+    return Detections(boxes, [1+i%2 for i in range(n)], [1-i/n for i in range(n)], ['#na#','mean','background'], (80,80),
+                      threshold=threshold)
+
+def test_a_picture_says_its_threshold_and_is_never_a_thicket():
+    for d,title,n in ((crowd(0.1), 'score above 0.1', 60), (crowd(), '45 of 60, score above 0.25', 45),
+                      (crowd()[:12], '', 12), (crowd(0.3)[:0], '', 0)):
+        ax = d.show()
+        assert ax.get_title()==title and len(ax.patches)==2*n
+    t = GroundTruth([[1,1,9,9]], ['mean'], size=(80,80))
+    assert [o.get_title() for o in show_pairs([(None,t,crowd(0.1))]).axes]==['truth','detections, score above 0.1']
+    assert [o.get_title() for o in show_grid([crowd(0.1), t]).axes]==['score above 0.1','']
+    plt.close('all')
+
+def test_titles_are_saved_whole():
+    fig = show_grid([crowd(0.1)]*4, ncols=2, title='a line above all')
+    fig.canvas.draw()
+    tops = [o.get_window_extent() for o in (fig._suptitle, *(a.title for a in fig.axes))]
+    assert all(0<=o.y0 and o.y1<=fig.bbox.height and 0<=o.x0 and o.x1<=fig.bbox.width for o in tops)
+    assert tops[0].y0>=max(o.y1 for o in tops[1:])-1
+    ax = crowd(0.1).show(title='a very long title '*4)
+    ax.figure.canvas.draw()
+    box = ax.title.get_window_extent()
+    assert box.x0>=0 and box.x1<=ax.figure.bbox.width and box.y1<=ax.figure.bbox.height
+    plt.close('all')
+
+def test_classes_called_mean_and_background_stay_apart():
+    from ssd_fastai.metrics import evaluate_detections
+    import ssd_fastai.analysis
+    truth = GroundTruth([[0,0,9,9], [1,1,10,10]], ['mean','background'], size=(80,80))
+    ev = evaluate_detections([crowd(0.1)], [truth], thresholds=None)
+    assert list(ev.per_class.index)==['mean','background']
+    assert list(ev.confusion(0.1).index)==['mean','background','(background)']
+    for df in (ev.by_size(), ev.compare(ev)): assert list(df.index)==['mean','background','(mean)']
+    assert '(mean)' in repr(ev) and '(mean)' in ev._repr_html_()
+    assert ev.confusion(0.1).loc['(background)','(background)']==0
+
+def test_advice_is_whole():
+    from ssd_fastai.metrics import evaluate_detections
+    import ssd_fastai.analysis
+    df = evaluate_detections([crowd(0.1)], [GroundTruth([[0,0,9,9]], ['mean'], size=(80,80))]).errors()
+    for text in (str(df), df._repr_html_()): assert all(o in text for o in df.advice) and '...' not in text
