@@ -7,7 +7,7 @@ __all__ = ['perfect_output', 'PerfectPrediction', 'perfect_prediction']
 
 # %% ../nbs/49_ceiling.ipynb #n7855841
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from .boxes import box_iou
 from .detector import Detector, decode_output
 from .match import match_anchors
 from .resize import Fit
+from .tiles import cut_record, from_window, windows
 
 # %% ../nbs/49_ceiling.ipynb #2acedcf8
 def perfect_output(
@@ -78,9 +79,31 @@ class PerfectPrediction:
         parts = [f'{self.n-len(self.misses)} of {self.n} objects found', *(f'{v} {k}' for k,v in sorted(why.items()))]
         return ', '.join(parts)
 
+# %% ../nbs/49_ceiling.ipynb #d7ad8f05
+def _ideal(det, model, record, thresholds):
+    "(`Detections` of an ideal model, boxes of all anchors [A,4] in pixels, the object that each has [A])"
+    (h,w),(tile,overlap) = record.size,det.tiling()
+    wins     = windows(record.size, tile, overlap) if tile else [(0,0,w,h)]
+    labels   = record.labels(det.vocab)
+    numbered = replace(record, names=[str(i) for i in range(len(record))])
+    limits   = thresholds if len(wins)==1 else replace(thresholds, max_per_class=None, max_per_image=None)
+    found,boxes,owners = [],[],[]
+    for win in wins:
+        o   = cut_record(numbered, win)
+        idx = torch.tensor([int(k) for k in o.names]+[-1]) # the last is that of anchors without an object
+        fit = Fit(o.size, det.size, det.method)
+        targets = [t[None].to(det.device) for t in (fit.to_unit(o.boxes), labels[idx[:-1]], o.difficult)]
+        logits,offsets,owner = perfect_output(model, *targets, n_classes=len(det.vocab))
+        b,s     = decode_output(model, logits, offsets)
+        found  += det.detections(b, s, [fit], [record.file], thresholds=limits)
+        boxes.append(from_window(fit.to_px(b[0].cpu()), win))
+        owners.append(idx[owner[0].cpu()])
+    if len(wins)>1: found = [det.merged(found, wins, record.size, thresholds, file=record.file)]
+    return found[0],torch.cat(boxes),torch.cat(owners)
+
 # %% ../nbs/49_ceiling.ipynb #c350702f
 def perfect_prediction(
-    det:Detector, # only the anchors and the coder of its model are used, not the weights
+    det:Detector, # only the anchors and the coder of its model are used, not the weights; through its tiles, if it has some
     records,      # `GroundTruth`s
     **kwargs,     # `score`, `iou`, `max_per_class`, `max_per_image`, as in `Detector.detect`; None: the detector's own
 )->PerfectPrediction:
@@ -89,15 +112,12 @@ def perfect_prediction(
     dets,misses,n = [],[],0
     model = det.at_size()
     for r in records:
-        fit,labels = Fit(r.size, det.size, det.method),r.labels(det.vocab)
-        targets = [o[None].to(det.device) for o in (fit.to_unit(r.boxes), labels, r.difficult)]
-        logits,offsets,owner = perfect_output(model, *targets, n_classes=len(det.vocab))
-        boxes,scores = decode_output(model, logits, offsets)
-        dets  += det.detections(boxes, scores, [fit], [r.file], thresholds=thresholds)
-        boxes  = fit.to_px(boxes[0].cpu())
-        missed = ~_objects_hit(dets[-1], r.boxes, labels) & ~r.difficult
+        found,boxes,owner = _ideal(det, model, r, thresholds)
+        dets.append(found)
+        labels = r.labels(det.vocab)
+        missed = ~_objects_hit(found, r.boxes, labels) & ~r.difficult
         for i in missed.nonzero().flatten().tolist():
-            why = _miss_reason(i, boxes[owner[0].cpu()==i], r.boxes, labels, thresholds.iou)
+            why = _miss_reason(i, boxes[owner==i], r.boxes, labels, thresholds.iou)
             misses.append((r.file, i, r.names[i], why))
         n += int((~r.difficult).sum())
     return PerfectPrediction(dets, misses, n)

@@ -270,22 +270,34 @@ def detect(self:Detector,
 
 # %% ../nbs/48_detector.ipynb #7bb469c5
 @patch
+def merged(self:Detector,
+    found,         # a `Detections` per window, without limits on their number
+    wins,          # the windows: (x1,y1,x2,y2) of each, pixels of the image
+    size,          # (height, width) of the image
+    thresholds,    # a `Thresholds`
+    **kwargs,      # `file`, `image`
+):                 # `Detections`
+    "One answer for an image, out of what was found in its windows"
+    parts = [(o.boxes, o.labels, o.scores) for o in found]
+    boxes,labels,scores = merge_windows(parts, wins, size, thresholds.iou)
+    keep = thresholds.keeps(labels)
+    return Detections(boxes[keep], labels[keep], scores[keep], self.vocab, size, threshold=thresholds.score,
+                      cut=int((~keep).sum()), **kwargs)
+
+@patch
 def _detect_windows(self:Detector, img, bs, thresholds, mirror, tile, overlap):
     "The `Detections` of one image that is cut into tiles; `bs` of them are in memory as tensors at a time"
     pic  = load_image(img)
     size = pic.height,pic.width
     file = Path(img) if isinstance(img, (str,Path)) else None
-    wins,parts = windows(size, tile, overlap),[]
     kept = dict(file=file, image=None if file else pic)
+    wins = windows(size, tile, overlap)
     if len(wins)==1: return replace(self._detect_batch([pic], thresholds, mirror)[0], **kept)
-    unlimited = replace(thresholds, max_per_class=None, max_per_image=None)
+    unlimited,found = replace(thresholds, max_per_class=None, max_per_image=None),[]
     for i in range(0, len(wins), bs):
-        found  = self._detect_batch([pic.crop(o) for o in wins[i:i+bs]], unlimited, mirror)
-        parts += [(o.boxes, o.labels, o.scores) for o in found]
-    boxes,labels,scores = merge_windows(parts, wins, size, thresholds.iou)
-    keep = thresholds.keeps(labels)
-    return Detections(boxes[keep], labels[keep], scores[keep], self.vocab, size, threshold=thresholds.score,
-                      cut=int((~keep).sum()), **kept)
+        part   = self._detect_batch([pic.crop(o) for o in wins[i:i+bs]], unlimited, mirror)
+        found += [replace(o, image=None) for o in part]
+    return self.merged(found, wins, size, thresholds, **kept)
 
 # %% ../nbs/48_detector.ipynb #926c6c02
 @patch

@@ -46,6 +46,11 @@ def alike(a, b):
     assert len(a)==len(b)>0 and torch.equal(a.labels, b.labels) and a.size==b.size
     assert torch.allclose(a.scores, b.scores, atol=1e-5) and torch.allclose(a.boxes, b.boxes, atol=1e-2)
 
+def same_set(a, b, eps=1e-4):
+    "The same detections to `eps`, scores near a limit or a tie apart"
+    n = min(len(a), len(b))
+    assert abs(len(a)-len(b))<=1 and a.size==b.size and n and torch.allclose(a.scores[:n], b.scores[:n], atol=eps)
+
 def in_threads(f, jobs, n=8):
     with ThreadPoolExecutor(n) as pool: return list(pool.map(f, jobs))
 
@@ -106,6 +111,50 @@ def test_learner(net, tmp_path):
         for a, b in zip(in_threads(lambda f: f(), verbs*4), want*4): assert torch.allclose(a, b, atol=1e-4)
         map_ = learn.evaluate(progress=False).map
         assert in_threads(lambda _: learn.evaluate(progress=False).map, range(8)) == [map_]*8
+
+def as_bytes(o):
+    from io import BytesIO
+    from PIL import Image
+    raw = BytesIO()
+    Image.fromarray(o).save(raw, 'PNG')
+    return raw.getvalue()
+
+@pytest.mark.parametrize('mode', MODES)
+def test_bytes_and_tiles(net, mode):
+    "Whole and in tiles, from the bytes of a file, from several threads"
+    det  = Detector(in_mode(net, mode), VOCAB, 64, thresholds=ALL)
+    jobs = [(raw, tile, bs) for raw in map(as_bytes, images()) for tile, bs in ((None,16), (40,3), ((30,50),16))]
+    find = lambda o: det.detect(o[0], tile=o[1], bs=o[2])
+    with untouched(net):
+        want = [find(o) for o in jobs]
+        for a, b in zip(in_threads(find, jobs*3), want*3): same_set(a, b)
+
+@pytest.mark.parametrize('suppress', [False, True])
+def test_onnx(net, suppress, tmp_path):
+    "A session of ONNX Runtime, whole, in tiles and from bytes, from several threads"
+    for o in ('onnx', 'onnxscript', 'onnxruntime'): pytest.importorskip(o, reason=f'ONNX needs {o}: pip install {o}')
+    from ssd_fastai.onnx import export_onnx
+    det  = Detector(in_mode(net, 'evaluation'), VOCAB, 64, thresholds=ALL, tile=70, tile_overlap=0.3)
+    onnx = load_detector(export_onnx(det, tmp_path/'m.onnx', suppress=suppress))
+    assert (onnx.tile, onnx.tile_overlap) == ((70,70), 0.3)
+    jobs = [(o, tile) for im in images() for o in (im, as_bytes(im)) for tile in (0, None, 40)]
+    find = lambda o: onnx.detect(o[0], tile=o[1])
+    want = [find(o) for o in jobs]
+    for a, b in zip(in_threads(find, jobs*2), want*2): same_set(a, b)
+    for o, b in zip(jobs, want): same_set(det.detect(o[0], tile=o[1]), b, 1e-3)
+
+def test_opening_images_leaves_the_warnings_alone(tmp_path):
+    "Filters of warnings belong to all threads: opening images changes none, and warns of none"
+    import warnings
+    from PIL import Image
+    from ssd_fastai.images import image_size, load_image
+    file = tmp_path/'wide.png'
+    Image.new('1', (95_000,1000)).save(file)   # above Pillow's own limit
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter('always')
+        before = list(warnings.filters)
+        assert in_threads(lambda _: image_size(file), range(64)) == [(1000,95_000)]*64
+        assert warnings.filters==before and not seen
 
 def test_view_shares_what_is_learned(net):
     "Parameters and buffers are the same tensors; what is set on the view stays there; no module of the model is in it"
