@@ -423,7 +423,9 @@ def ssd_train(
     except KeyboardInterrupt as e:
         if not rank: print(f'ssd-train: {e or "interrupted"}', file=sys.stderr)
         sys.exit(130)
-    if ev is not None: print(ev)
+    if ev is None: return
+    if parts[2]: print(f'  ssd-eval {out}/model.safetensors {data} --split {out}/valid.txt')
+    print(ev)
 
 # %% ../nbs/64_cli.ipynb #a2204e82
 def _load(model):
@@ -461,10 +463,11 @@ def _evaluate_list(file, data, split, train, how):
     "Evaluate COCO's result list, of images that need not be here"
     from ssd_fastai.metrics import evaluate_detections
     from ssd_fastai.results import class_ids, read_detections, read_without_images
-    records = read_without_images(data, split, **how)
+    whole = read_without_images(data, split, **{**how, 'classes':None}, verbose=not how['classes'])
     _say_layout(data, split)
-    vocab,ids = class_ids(data, records, train)
-    dets = read_detections(file, records, vocab, ids, _folder(data))
+    vocab,ids = class_ids(data, whole, train)   # the list may hold other classes too
+    dets    = read_detections(file, whole, vocab, ids, _folder(data))
+    records = read_without_images(data, split, **how) if how['classes'] else whole
     return evaluate_detections(dets, records, vocab, source=Path(file).name)
 
 def _check_split(data, split):

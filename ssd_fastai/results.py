@@ -77,6 +77,7 @@ def _only_image(found, index, key, value):
     files = ' and '.join(str(index.files[i]) for i in found[:3])
     raise ValueError(f'has the {key} {str(value)[:100]!r}, which may mean {files}: give the path as file_name')
 
+# %% ../nbs/38_results.ipynb #c9491cd1
 @patch
 def place(self:ImageIndex,
     row, # dict with `image_id`, `file_name` or both
@@ -125,16 +126,18 @@ def class_ids(
     return vocab, {o:i for i,o in enumerate(vocab) if i}
 
 # %% ../nbs/38_results.ipynb #f20f4259
-def _category_id(row, category_ids, stated):
-    "The category_id that a row means; `stated`: whether the data state the ids. `ValueError` for a contradiction"
+def _category_id(row, category_ids, names=None):
+    "The category_id that a row means; `names`: class by id, where the data state ids. `ValueError` for a contradiction"
     name,k = row.get('category_name'),row.get('category_id')
-    if name is None: return k
+    known = (names or {}).get(k) if isinstance(k, (int,float,str)) and not isinstance(k, bool) else None
+    if name is None: return category_ids.get(known, k)
     if not isinstance(name, str) or name not in category_ids:
         raise ValueError(f'has the category_name {str(name)[:40]!r}, which the data do not have')
-    if k is None or not stated or k == category_ids[name]: return category_ids[name]
+    if k is None or not names or name == known: return category_ids[name]
     raise ValueError(f'contradicts itself: its category_name is {name!r}, which has the id {category_ids[name]!r}, '
                      f'its category_id {str(k)[:40]!r}')
 
+# %% ../nbs/38_results.ipynb #144aa827
 def read_detections(
     file,          # COCO's result list
     records,       # the `GroundTruth`s of a split
@@ -147,9 +150,9 @@ def read_detections(
     if not isinstance(results, list):
         raise ValueError(f"{file}: holds a {type(results).__name__}, not COCO's list of results")
     groups = _by_image(results, records, file, root)
-    stated = bool(getattr(records, 'category_ids', None))
+    names  = getattr(records, 'category_names', None)
     for o in sum(groups, []):
-        try: o['category_id'] = _category_id(o, category_ids, stated)
+        try: o['category_id'] = _category_id(o, category_ids, names)
         except ValueError as e: raise ValueError(f'{file}: a record of {records[o["image_id"]].file} {e}') from None
     try: return [Detections.from_coco(g, vocab, r.size, category_ids, file=r.file) for g,r in zip(groups, records)]
     except ValueError as e: raise ValueError(f'{file}: {e}') from None
@@ -169,18 +172,20 @@ def read_without_images(
     data,         # a data set in any layout, as in `read_split`
     split,        # as in `read_split`
     classes=None, # names of the classes to keep, a list or with commas; None: all
+    verbose=True, # whether to print a line on what was left out, or is not there
     **how,        # `rescale` and `skip_broken`, for images that are there
 )->Records:
     "`read_split` for results that are there already: an image that is missing has the size that its annotation states"
     names   = split_names(split)
     listing = merged(find_source(data, o).jobs(data, o) for o in names)
     gone    = {o.image for o in listing.jobs if not o.image.exists()}
-    if not gone: return read_split(data, split, classes=classes, **how)
-    print(f'{len(gone):,} of {len(listing.jobs):,} images are not in {data}: the annotations give their sizes')
+    if not gone: return read_split(data, split, verbose, classes=classes, **how)
+    if verbose: print(f'{len(gone):,} of {len(listing.jobs):,} images are not in {data}: the annotations give their sizes')
     if isinstance(classes, str): classes = [o.strip() for o in classes.split(',')]
     records = [_stated_record(o, classes) for o in listing.jobs]
-    ids     = {k:v for k,v in (listing.category_ids or {}).items() if not classes or k in classes}
-    return Records(records, name=' + '.join(names), category_ids=ids)
+    ids,alike = listing.category_ids or {},listing.category_names or {}
+    if classes: ids,alike = {k:v for k,v in ids.items() if k in classes},{k:v for k,v in alike.items() if v in classes}
+    return Records(records, name=' + '.join(names), category_ids=ids, category_names=alike)
 
 # %% ../nbs/38_results.ipynb #397bb2f7
 def coco_ids(
