@@ -10,14 +10,13 @@ __all__ = ['LOWEST_SCORE', 'PAGE_CSS', 'SeenImage', 'see', 'found_in', 'picture_
 # %% ../nbs/66_app.ipynb #fa34146b
 import errno, html, io, json, os, re, signal, socket, sys, time, zipfile
 from base64 import b64encode
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 
 import torch
 from PIL import Image
-from torch import Tensor
 
 from .cli import console, ssd_demo
 from .detector import Detector, image_tensor
@@ -26,6 +25,7 @@ from .files import load_detector
 from .images import IMAGE_SUFFIXES, load_image
 from .records import Detections, plural
 from .resize import Fit
+from .tiles import merge_windows, windows
 from .video import paint_detections
 from . import formats # gives `Detections` its `to_coco` and `to_yolo`
 
@@ -38,9 +38,9 @@ class SeenImage:
     "An image, and what a model said about every place in it"
     name:str      # as it was called where it came from
     file:Path     # where it lies now
-    boxes:Tensor  # [n,4] (x1,y1,x2,y2), unit frame
-    scores:Tensor # [n,K], 0–1
-    fit:Fit       # how it was resized
+    size:tuple    # (height, width), pixels
+    windows:list  # (x1,y1,x2,y2) of the parts that were looked at: the whole image, or its tiles
+    parts:list    # of each: boxes [n,4] in its unit frame, scores [n,K], and the `Fit`
     picture:str   # for the browser: a `data:` address
 
 def _picture_address(img):
@@ -50,7 +50,14 @@ def _picture_address(img):
     img.save(raw, 'JPEG', quality=88)
     return 'data:image/jpeg;base64,' + b64encode(raw.getvalue()).decode()
 
-# %% ../nbs/66_app.ipynb #0563e1a8
+# %% ../nbs/66_app.ipynb #8e98be43
+def _look_at(det, pic):
+    "(boxes, scores, `Fit`) of a picture: what the model says, without what can never be shown"
+    fit = Fit((pic.height, pic.width), det.size, det.method)
+    boxes,scores = (o[0].cpu() for o in det.forward(image_tensor(fit.image(pic))[None]))
+    some = (scores>LOWEST_SCORE).any(-1)
+    return boxes[some], scores[some], fit
+
 def see(
     det:Detector,
     file,       # path of an image
@@ -60,10 +67,10 @@ def see(
     try: img = load_image(file, max_pixels)
     except ValueError as e:
         raise ValueError(str(e).replace(str(file), Path(file).name).split(' (only ')[0]) from None
-    fit = Fit((img.height, img.width), det.size, det.method)
-    boxes,scores = (o[0].cpu() for o in det.forward(image_tensor(fit.image(img))[None]))
-    some = (scores>LOWEST_SCORE).any(-1)
-    return SeenImage(Path(file).name, Path(file), boxes[some], scores[some], fit, _picture_address(img))
+    size,(tile,overlap) = (img.height, img.width),det.tiling(None, None)
+    wins  = windows(size, tile, overlap) if tile else [(0, 0, img.width, img.height)]
+    parts = [_look_at(det, img.crop(o)) for o in wins]
+    return SeenImage(Path(file).name, Path(file), size, wins, parts, _picture_address(img))
 
 # %% ../nbs/66_app.ipynb #5ad8ddc8
 def found_in(
@@ -77,12 +84,20 @@ def found_in(
     names  = det.vocab[1:] if classes is None else classes
     chosen = torch.tensor([o in names for o in det.vocab[1:]])
     limits = det.thresholds.changed(score=score, iou=iou)
-    return det.detections(seen.boxes[None], (seen.scores*chosen)[None], [seen.fit], [Path(seen.name)], None, limits)[0]
+    apart  = limits if len(seen.parts)==1 else replace(limits, max_per_class=None, max_per_image=None)
+    ask    = lambda b,s,fit: det.detections(b[None], (s*chosen)[None], [fit], [Path(seen.name)], None, apart)[0]
+    found  = [ask(*o) for o in seen.parts]
+    if len(found)==1: return found[0]
+    rows = [(o.boxes, o.labels, o.scores) for o in found]
+    boxes,labels,scores = merge_windows(rows, seen.windows, seen.size, limits.iou)
+    keep = limits.keeps(labels)
+    return Detections(boxes[keep], labels[keep], scores[keep], det.vocab, seen.size, file=Path(seen.name),
+                      threshold=limits.score, cut=int((~keep).sum()))
 
-# %% ../nbs/66_app.ipynb #d47cb136
+# %% ../nbs/66_app.ipynb #e0f0eea8
 def _frame(seen, inside, kind):
     "An element of the picture's proportions, as wide as there is room"
-    h,w = seen.fit.orig
+    h,w = seen.size
     return f'<div class="frame {kind}" style="aspect-ratio:{w}/{h};--ratio:{w/h:.4f}">{inside}</div>'
 
 def picture_html(
@@ -91,7 +106,7 @@ def picture_html(
     "The picture for the browser"
     return _frame(seen, f'<img src="{seen.picture}" alt="{html.escape(seen.name)}">', 'picture')
 
-# %% ../nbs/66_app.ipynb #4eb92442
+# %% ../nbs/66_app.ipynb #567efff8
 def boxes_html(
     seen, # a `SeenImage`
     d,    # `Detections` in it
@@ -107,7 +122,7 @@ def boxes_html(
     many = 'boxes many' if len(d)>25 else 'boxes'
     return _frame(seen, ''.join(rows[::-1]), many) # the best on top
 
-# %% ../nbs/66_app.ipynb #8349c00e
+# %% ../nbs/66_app.ipynb #97365508
 def summary_html(
     seen, # a `SeenImage`
     d,    # `Detections` in it
@@ -127,7 +142,7 @@ def table_rows(
     "The rows of the page's table"
     return [[n, round(s, 3), *(round(v, 1) for v in b)] for n,s,b in zip(d.names, d.scores.tolist(), d.boxes.tolist())]
 
-# %% ../nbs/66_app.ipynb #8519e362
+# %% ../nbs/66_app.ipynb #bc94c56d
 def _share(o, *keys):
     "The number from 0 to 1 at a place in nested dicts, or None"
     for k in keys: o = o.get(k) if isinstance(o, dict) else None
@@ -141,7 +156,7 @@ def _interval(ev, form):
     fit = isinstance(o, (list,tuple)) and len(o)==2 and None not in [_share(dict(v=v), 'v') for v in o]
     return f' (95 % interval {o[0]:.3f} to {o[1]:.3f})' if fit else ''
 
-# %% ../nbs/66_app.ipynb #0db6b31f
+# %% ../nbs/66_app.ipynb #5193db50
 _AP_FORMS = dict(voc12='AP50 (VOC2012, all points)', coco='COCO AP')
 
 def measured(
@@ -155,7 +170,7 @@ def measured(
     on  = [plural(n[k], k[:-1]) for k in ('images','objects') if type(n.get(k)) is int and n[k]>0]
     return ', '.join(aps) + (f', measured on {" and ".join(on)}' if aps and on else '')
 
-# %% ../nbs/66_app.ipynb #ec932cda
+# %% ../nbs/66_app.ipynb #e009d8ef
 def header_html(
     det:Detector,
     name, # of the model's file
@@ -169,7 +184,7 @@ def header_html(
     line   = ' · '.join(html.escape(o) for o in facts if o)
     return f'<div id="head"><h1>{html.escape(str(name))}</h1><p>{line}</p></div>'
 
-# %% ../nbs/66_app.ipynb #98282293
+# %% ../nbs/66_app.ipynb #eb19c9ec
 def _unique_names(names):
     "The names without their endings, with a number where an earlier one is the same"
     out = []
@@ -192,7 +207,7 @@ def coco_dataset(
                 categories=[dict(id=i, name=o) for o,i in ids.items()],
                 annotations=[{**plain(o), **extra(i, o)} for i,o in enumerate(rows, 1)])
 
-# %% ../nbs/66_app.ipynb #afb7c72d
+# %% ../nbs/66_app.ipynb #be08a31d
 def _png(seen, d):
     "The bytes of the annotated picture, in the file's own size"
     try: img = load_image(seen.file, 10**9)
@@ -230,7 +245,7 @@ def pack(
     path.write_bytes(raw)
     return path
 
-# %% ../nbs/66_app.ipynb #79fc8723
+# %% ../nbs/66_app.ipynb #d15e7739
 def example_images(
     model,       # path of a model file
     folder=None, # a folder of images; None: what lies beside the model
@@ -247,7 +262,7 @@ def example_images(
     files  = [p for o in lines if o.strip() for p in (Path(o.strip()), run/'data'/'JPEGImages'/f'{o.strip()}.jpg')]
     return [o for o in files if o.suffix.lower() in IMAGE_SUFFIXES and o.is_file()][:n]
 
-# %% ../nbs/66_app.ipynb #434d8e11
+# %% ../nbs/66_app.ipynb #6b186def
 _MOST_IMAGES = 32 # of one drop
 _FEW_CLASSES = 12 # have a box to tick each; more are in a list, where none chosen means all
 
@@ -273,7 +288,7 @@ class DetectorPage:
         ticked = len(self.det.vocab)-1 <= _FEW_CLASSES
         return found_in(self.det, seen, score, iou, classes if ticked else classes or None)
 
-# %% ../nbs/66_app.ipynb #f4d2b2aa
+# %% ../nbs/66_app.ipynb #756f7002
 def _message_html(lines):
     "Lines on what went wrong; nothing where there are none"
     return ''.join(f'<div class="wrong" role="alert">{html.escape(o)}</div>' for o in lines)
@@ -290,7 +305,7 @@ class _Parts:
     def all(self):    return [self.shots, self.at, self.message, self.picture, self.strip, *self.result()]
     def chosen(self): return [self.score, self.iou, self.classes]
 
-# %% ../nbs/66_app.ipynb #88ed356e
+# %% ../nbs/66_app.ipynb #07ac05e9
 def _gradio():
     "The module, told to send nothing anywhere. `ValueError` where it is not installed"
     os.environ.update(GRADIO_ANALYTICS_ENABLED='False', HF_HUB_DISABLE_TELEMETRY='1', HF_HUB_OFFLINE='1')
@@ -321,7 +336,7 @@ def _thumbnail(seen):
     img.thumbnail((240,240))
     return img
 
-# %% ../nbs/66_app.ipynb #8bbe4610
+# %% ../nbs/66_app.ipynb #b807bf67
 def _give_column(gr, page):
     "(file drop, webcam, gallery of examples or None)"
     with gr.Column(elem_id='give'), gr.Tabs():
@@ -351,7 +366,7 @@ def _result_column(gr):
                              interactive=False, show_label=False, max_height=190, elem_id='table', buttons=[])
     return _Parts(shots, at, message, picture, boxes, said, table, strip)
 
-# %% ../nbs/66_app.ipynb #54b5a3cd
+# %% ../nbs/66_app.ipynb #8ccdb02f
 def _controls_column(gr, page, parts):
     "Adds the controls to `parts`; returns {kind: button} and the hidden button that downloads"
     names,t = page.det.vocab[1:],page.det.thresholds
@@ -370,7 +385,7 @@ def _controls_column(gr, page, parts):
         hidden = gr.DownloadButton(visible='hidden', elem_id='fetch')
     return buttons, hidden
 
-# %% ../nbs/66_app.ipynb #37d248e7
+# %% ../nbs/66_app.ipynb #83f3225e
 def _spoken(gr, f):
     "`f` with its errors as one sentence on the page"
     @wraps(f)   # Gradio looks at its annotations
@@ -386,7 +401,7 @@ def _when(gr, event, f, inputs, outputs, **kwargs):
     "Call `f` at an event; it is no endpoint of an API"
     return event(_spoken(gr, f), inputs, outputs, api_visibility='private', **{'show_progress':'hidden', **kwargs})
 
-# %% ../nbs/66_app.ipynb #a86dc754
+# %% ../nbs/66_app.ipynb #3c2ce00a
 _CLICK = "() => setTimeout(() => document.querySelector('#fetch').click(), 60)"
 
 def _wire(gr, page, parts, files, camera, shelf, buttons, hidden):
@@ -419,7 +434,7 @@ def _saver(page, kind):
         return str(pack(export_files(kind, shots, found), kind, os.environ.get('GRADIO_TEMP_DIR')))
     return _save
 
-# %% ../nbs/66_app.ipynb #38b27a6d
+# %% ../nbs/66_app.ipynb #8c5c8d09
 PAGE_CSS = '''
 .gradio-container { max-width:1280px !important; width:100%; margin:auto; padding:0 !important }
 .gradio-container > .main { padding:0 !important; max-width:none !important }
@@ -431,7 +446,8 @@ PAGE_CSS = '''
 #give { grid-area:give; gap:0 } #result { grid-area:result; gap:8px } #controls { grid-area:controls; gap:10px }
 #stage { display:grid; gap:0; background:#11182710; border-radius:8px; padding:6px }
 #stage > * { grid-area:1/1; min-width:0; overflow:visible !important } #boxes { pointer-events:none; z-index:2 }
-.frame { position:relative; width:min(100%, calc(47vh*var(--ratio, 1.8))); margin:auto; aspect-ratio:1.8 }
+.frame { position:relative; width:min(100%, calc(var(--tall, 56vh)*var(--ratio, 1.8))); margin:auto; aspect-ratio:1.8 }
+#result:has(#strip button) { --tall:47vh }
 .frame.empty { display:grid; place-items:center; font-size:16px; opacity:.6 }
 .frame img { width:100%; height:100%; display:block; border-radius:3px; margin:0 }
 .box { position:absolute; border:2px solid var(--c); box-shadow:0 0 0 1px #0005; border-radius:2px;
@@ -453,7 +469,7 @@ PAGE_CSS = '''
 #message:not(:has(.wrong)) { display:none } footer { display:none !important }
 @media (max-width:820px) {
   #layout { grid-template-columns:minmax(0,1fr); grid-template-areas:"give" "result" "controls" }
-  .gradio-container main { padding:8px !important } .frame { width:min(100%, calc(60vh*var(--ratio, 1.8))) }
+  .gradio-container main { padding:8px !important } #result { --tall:60vh }
 }
 '''
 
@@ -471,7 +487,7 @@ def build_page(
         _wire(gr, page, parts, *given, *controls)
     return blocks
 
-# %% ../nbs/66_app.ipynb #b6e537af
+# %% ../nbs/66_app.ipynb #ae82c7e8
 _POLICY = b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'self'"
 
 class _Guard:
@@ -495,7 +511,7 @@ class _Guard:
             await send(message)
         await self.app(scope, receive, _send)
 
-# %% ../nbs/66_app.ipynb #e05f8c9a
+# %% ../nbs/66_app.ipynb #d50d9d74
 def _check_address(host, port):
     "`ValueError` where a server cannot listen there"
     if not 1<=port<=65535: raise ValueError(f'--port {port}: give a number from 1 to 65535')
@@ -526,7 +542,7 @@ def serve_page(
                   state_session_capacity=200, theme=theme, css=PAGE_CSS, app_kwargs=asgi)
     return blocks
 
-# %% ../nbs/66_app.ipynb #6fd0b632
+# %% ../nbs/66_app.ipynb #2c6ea3e2
 _DEMO_MODEL = Path('runs/demo/model.safetensors')
 
 def _model_file(model, ask=input):
@@ -541,7 +557,7 @@ def _model_file(model, ask=input):
     raise ValueError(f'no model was given, and {_DEMO_MODEL} is not there: train the demo by ssd-demo, '
                      'or give a model: ssd-app MODEL')
 
-# %% ../nbs/66_app.ipynb #5dcfac5f
+# %% ../nbs/66_app.ipynb #b18a8d3e
 def _app_detector(path):
     "The detector of the page. `ValueError` for a file that suppresses inside its graph"
     det = load_detector(path)
