@@ -48,10 +48,12 @@ def _parse(parser, argv):
     return args
 
 # %% ../nbs/64_cli.ipynb #c14d0003
-_IN_SHELL = { # Python's words → those of the scripts
+_IN_SHELL = { # Python's words → those of the scripts, where a script has these options
     r' \(in Python [^)]*\)':'', r'\bgroup=(?= )':'--group',
-    r'pretrained=False':'--weights none', r'pretrained=True':'--weights imagenet',
-    r'num_workers':'workers', r'valid_pct':'valid', r'^classes(?=:| is )':'--classes',
+    r'pretrained=False\b':'--weights none', r'pretrained=True\b':'--weights imagenet',
+    r'num_workers\b':'workers', r'valid_pct\b':'valid', r'^classes(?=:| is )':'--classes',
+    r"^resize method (?=')":'--method ',
+    r'fetch it again or leave it out':'fetch it again, or leave such images out by --skip-broken',
     r'(, )?or pass vocab=':r'\1or leave such objects out by --classes',
     r'make it with create_ssd or ssd_learner':'train one with ssd-train', r'`?save_detector`?':'ssd-train'}
 
@@ -62,7 +64,9 @@ def shell_words(
     names, # of the options of a script, as its function has them
 )->str:
     "A line that speaks of arguments, as one about options: `bs=4` becomes `--bs 4`"
-    for a,b in _IN_SHELL.items(): line = re.sub(rf'(?<![\w./-]){a}(?!\w)', b, line)
+    for a,b in _IN_SHELL.items():
+        if {o.replace('-', '_') for o in re.findall(r'--([\w-]+)', b)} <= {*names}:
+            line = re.sub(rf'(?<![\w./-]){a}', b, line)
     words = '|'.join(sorted(names, key=len, reverse=True))
     line  = re.sub(r'`?\b\w+=[^\s()`]*`? \((`?--[^)]*)\)', r'\1', line)         # rescale=True (--rescale)
     line  = re.sub(r'(--[^()]*?) \(`?\w+=[^)]*\)', r'\1', line)                  # --valid 0.2 (valid_pct=0.2)
@@ -186,6 +190,8 @@ def parse_share(
     data,  # the data set that may have a split of this name
 )->float:  # None: it is the name of a split
     "Read `--valid`. `ValueError` for another number that is no split"
+    if not str(valid).strip(): raise ValueError('--valid is empty: '
+                                                'give a share between 0 and 1 (0.2), or the name of a split')
     try: share = float(valid)
     except ValueError: return None
     if 0<share<1: return share

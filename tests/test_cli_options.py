@@ -53,7 +53,7 @@ def started(monkeypatch):
         kwargs['bs'] = data_room.batch_size(kwargs['bs'], len(train), 'cpu')
         seen.update(loaders=kwargs, train=[o.file for o in train], valid=[o.file for o in valid])
     def train_run(make_dls, arch, out, **kwargs):
-        if 'frozen' in kwargs: runs.plan_stages(kwargs['epochs'], kwargs['lr'], kwargs['frozen'])
+        if kwargs.get('epochs') and 'frozen' in kwargs: runs.plan_stages(kwargs['epochs'], kwargs['lr'], kwargs['frozen'])
         make_dls()
         seen.update(arch=arch, out=Path(out).name, run={k:v for k,v in kwargs.items() if k!='records'})
     monkeypatch.setattr(data_room.DetectionDataLoaders, 'from_records', from_records)
@@ -91,7 +91,7 @@ OTHER = { # another value of each option; None: a flag
     'arch':'resnet18', 'bs':3, 'epochs':2, 'frozen':1, 'lr':1e-4, 'seed':7, 'out':'@../elsewhere', 'resume':None, 'weights':'imagenet', 'head':'classic',
     'precision':'float32', 'method':'pad', 'workers':1, 'skip_broken':None, 'score':0.3, 'iou':0.9, 'max_per_class':1, 'max_per_image':1,
     'coco':'ids.json', 'detections':'found.json', 'onnx':'@other.onnx', 'suppress':None, 'images':'one', 'n':32,
-    'minutes':5, 'keep':'best', 'patience':3, 'log':'tensorboard', 'group':'(.)', 'classes':'circle', 'rescale':None, 'tile':'64', 'tile_overlap':0.5,
+    'minutes':5, 'keep':'best', 'patience':3, 'log':'tensorboard', 'group':'(.)[.]', 'classes':'circle', 'rescale':None, 'tile':'64', 'tile_overlap':0.5,
     'yolo':'@yolo', 'labelme':'@labelme', 'video':'@film.mp4'}
 WITH = {'group':['--valid','0.3'], 'tile_overlap':['--tile','48']} # what an option belongs to: without it it is refused, with it it counts
 
@@ -147,7 +147,7 @@ def test_every_number_is_refused_in_a_line_or_has_a_meaning(f, k, room, tmp_path
         else: assert MEANT.get((k, v)), f'{f.__name__} {flag} {v} was accepted'
 
 MEANT = {(k, v): True for k,v in itertools.chain(itertools.product(['score','iou'], ['0']), itertools.product(['seed','frozen','workers'], ['0']),
-         itertools.product(['lr'], ['1.5','99999999999999999999']), [('minutes','1.5'), ('tile_overlap','0')])}
+         itertools.product(['lr'], ['1.5','99999999999999999999']), [('minutes','1.5'), ('minutes','99999999999999999999'), ('tile_overlap','0')])}
 
 @pytest.mark.parametrize('f', scripts(), ids=lambda o: o.__name__)
 def test_underscores_and_unknown_options(f, room, tmp_path, monkeypatch):
