@@ -29,7 +29,7 @@ from .tiles import merge_windows, windows
 from .video import paint_detections
 from . import formats # gives `Detections` its `to_coco` and `to_yolo`
 
-# %% ../nbs/66_app.ipynb #929d0f91
+# %% ../nbs/66_app.ipynb #c138bf5f
 LOWEST_SCORE = 0.01 # where the page's slider for the score begins
 _WIDEST      = 1600 # pixels of the picture that is shown in the browser; detections are in the pixels of the file
 
@@ -50,7 +50,7 @@ def _picture_address(img):
     img.save(raw, 'JPEG', quality=88)
     return 'data:image/jpeg;base64,' + b64encode(raw.getvalue()).decode()
 
-# %% ../nbs/66_app.ipynb #8e98be43
+# %% ../nbs/66_app.ipynb #c44c07d0
 def _look_at(det, pic):
     "(boxes, scores, `Fit`) of a picture: what the model says, without what can never be shown"
     fit = Fit((pic.height, pic.width), det.size, det.method)
@@ -72,7 +72,7 @@ def see(
     parts = [_look_at(det, img.crop(o)) for o in wins]
     return SeenImage(Path(file).name, Path(file), size, wins, parts, _picture_address(img))
 
-# %% ../nbs/66_app.ipynb #5ad8ddc8
+# %% ../nbs/66_app.ipynb #2f556230
 def found_in(
     det:Detector,
     seen:SeenImage,
@@ -94,8 +94,8 @@ def found_in(
     return Detections(boxes[keep], labels[keep], scores[keep], det.vocab, seen.size, file=Path(seen.name),
                       threshold=limits.score, cut=int((~keep).sum()))
 
-# %% ../nbs/66_app.ipynb #e0f0eea8
-def _frame(seen, inside, kind):
+# %% ../nbs/66_app.ipynb #ba3156cd
+def _picture_frame(seen, inside, kind):
     "An element of the picture's proportions, as wide as there is room"
     h,w = seen.size
     return f'<div class="frame {kind}" style="aspect-ratio:{w}/{h};--ratio:{w/h:.4f}">{inside}</div>'
@@ -104,9 +104,9 @@ def picture_html(
     seen, # a `SeenImage`
 )->str:
     "The picture for the browser"
-    return _frame(seen, f'<img src="{seen.picture}" alt="{html.escape(seen.name)}">', 'picture')
+    return _picture_frame(seen, f'<img src="{seen.picture}" alt="{html.escape(seen.name)}">', 'picture')
 
-# %% ../nbs/66_app.ipynb #567efff8
+# %% ../nbs/66_app.ipynb #f18a5659
 def boxes_html(
     seen, # a `SeenImage`
     d,    # `Detections` in it
@@ -120,9 +120,9 @@ def boxes_html(
         side  = ('low ' if y1/h<0.05 else '') + ('left' if x1/w>0.85 else '')
         rows.append(f'<div class="box {side}" title="{text}" style="{place};--c:{label_color(i)}"><b>{text}</b></div>')
     many = 'boxes many' if len(d)>25 else 'boxes'
-    return _frame(seen, ''.join(rows[::-1]), many) # the best on top
+    return _picture_frame(seen, ''.join(rows[::-1]), many) # the best on top
 
-# %% ../nbs/66_app.ipynb #97365508
+# %% ../nbs/66_app.ipynb #30e740dd
 def summary_html(
     seen, # a `SeenImage`
     d,    # `Detections` in it
@@ -142,7 +142,7 @@ def table_rows(
     "The rows of the page's table"
     return [[n, round(s, 3), *(round(v, 1) for v in b)] for n,s,b in zip(d.names, d.scores.tolist(), d.boxes.tolist())]
 
-# %% ../nbs/66_app.ipynb #bc94c56d
+# %% ../nbs/66_app.ipynb #906a5413
 def _share(o, *keys):
     "The number from 0 to 1 at a place in nested dicts, or None"
     for k in keys: o = o.get(k) if isinstance(o, dict) else None
@@ -156,7 +156,7 @@ def _interval(ev, form):
     fit = isinstance(o, (list,tuple)) and len(o)==2 and None not in [_share(dict(v=v), 'v') for v in o]
     return f' (95 % interval {o[0]:.3f} to {o[1]:.3f})' if fit else ''
 
-# %% ../nbs/66_app.ipynb #5193db50
+# %% ../nbs/66_app.ipynb #8845c30b
 _AP_FORMS = dict(voc12='AP50 (VOC2012, all points)', coco='COCO AP')
 
 def measured(
@@ -170,7 +170,7 @@ def measured(
     on  = [plural(n[k], k[:-1]) for k in ('images','objects') if type(n.get(k)) is int and n[k]>0]
     return ', '.join(aps) + (f', measured on {" and ".join(on)}' if aps and on else '')
 
-# %% ../nbs/66_app.ipynb #e009d8ef
+# %% ../nbs/66_app.ipynb #d21d0451
 def header_html(
     det:Detector,
     name, # of the model's file
@@ -184,7 +184,7 @@ def header_html(
     line   = ' · '.join(html.escape(o) for o in facts if o)
     return f'<div id="head"><h1>{html.escape(str(name))}</h1><p>{line}</p></div>'
 
-# %% ../nbs/66_app.ipynb #eb19c9ec
+# %% ../nbs/66_app.ipynb #d31e95f4
 def _unique_names(names):
     "The names without their endings, with a number where an earlier one is the same"
     out = []
@@ -207,7 +207,7 @@ def coco_dataset(
                 categories=[dict(id=i, name=o) for o,i in ids.items()],
                 annotations=[{**plain(o), **extra(i, o)} for i,o in enumerate(rows, 1)])
 
-# %% ../nbs/66_app.ipynb #be08a31d
+# %% ../nbs/66_app.ipynb #16bdadcb
 def _png(seen, d):
     "The bytes of the annotated picture, in the file's own size"
     try: img = load_image(seen.file, 10**9)
@@ -245,7 +245,7 @@ def pack(
     path.write_bytes(raw)
     return path
 
-# %% ../nbs/66_app.ipynb #d15e7739
+# %% ../nbs/66_app.ipynb #bfc3ad05
 def example_images(
     model,       # path of a model file
     folder=None, # a folder of images; None: what lies beside the model
@@ -262,7 +262,7 @@ def example_images(
     files  = [p for o in lines if o.strip() for p in (Path(o.strip()), run/'data'/'JPEGImages'/f'{o.strip()}.jpg')]
     return [o for o in files if o.suffix.lower() in IMAGE_SUFFIXES and o.is_file()][:n]
 
-# %% ../nbs/66_app.ipynb #6b186def
+# %% ../nbs/66_app.ipynb #abbc9f53
 _MOST_IMAGES = 32 # of one drop
 _FEW_CLASSES = 12 # have a box to tick each; more are in a list, where none chosen means all
 
@@ -288,7 +288,7 @@ class DetectorPage:
         ticked = len(self.det.vocab)-1 <= _FEW_CLASSES
         return found_in(self.det, seen, score, iou, classes if ticked else classes or None)
 
-# %% ../nbs/66_app.ipynb #756f7002
+# %% ../nbs/66_app.ipynb #28855141
 def _message_html(lines):
     "Lines on what went wrong; nothing where there are none"
     return ''.join(f'<div class="wrong" role="alert">{html.escape(o)}</div>' for o in lines)
@@ -305,7 +305,7 @@ class _Parts:
     def all(self):    return [self.shots, self.at, self.message, self.picture, self.strip, *self.result()]
     def chosen(self): return [self.score, self.iou, self.classes]
 
-# %% ../nbs/66_app.ipynb #07ac05e9
+# %% ../nbs/66_app.ipynb #dd0a1ded
 def _gradio():
     "The module, told to send nothing anywhere. `ValueError` where it is not installed"
     os.environ.update(GRADIO_ANALYTICS_ENABLED='False', HF_HUB_DISABLE_TELEMETRY='1', HF_HUB_OFFLINE='1')
@@ -316,10 +316,10 @@ def _gradio():
         raise ValueError('the page is made with Gradio, which is not installed: pip install gradio') from None
     return gradio
 
-def _shown(page, shots, at, errors, *chosen):
+def _page_parts(page, shots, at, errors, *chosen):
     "What `_Parts.all` shows of image number `at`"
     gr,many = _gradio(),len(shots)>1
-    strip = gr.Gallery([_thumbnail(o) for o in shots] if many else [], visible=many, selected_index=at)
+    strip = gr.Gallery([_small_picture(o) for o in shots] if many else [], visible=many, selected_index=at)
     if not shots: return shots, 0, _message_html(errors), _EMPTY, strip, '', '', []
     return shots, at, _message_html(errors), picture_html(shots[at]), strip, *_result(page, shots, at, *chosen)
 
@@ -329,14 +329,14 @@ def _result(page, shots, at, *chosen):
     d = page.found(shots[at], *chosen)
     return boxes_html(shots[at], d), summary_html(shots[at], d), table_rows(d)
 
-def _thumbnail(seen):
+def _small_picture(seen):
     "A small picture for the strip"
     from base64 import b64decode
     img = Image.open(io.BytesIO(b64decode(seen.picture.split(',')[1])))
     img.thumbnail((240,240))
     return img
 
-# %% ../nbs/66_app.ipynb #b807bf67
+# %% ../nbs/66_app.ipynb #d35d13f3
 def _give_column(gr, page):
     "(file drop, webcam, gallery of examples or None)"
     with gr.Column(elem_id='give'), gr.Tabs():
@@ -366,7 +366,7 @@ def _result_column(gr):
                              interactive=False, show_label=False, max_height=190, elem_id='table', buttons=[])
     return _Parts(shots, at, message, picture, boxes, said, table, strip)
 
-# %% ../nbs/66_app.ipynb #8ccdb02f
+# %% ../nbs/66_app.ipynb #94701108
 def _controls_column(gr, page, parts):
     "Adds the controls to `parts`; returns {kind: button} and the hidden button that downloads"
     names,t = page.det.vocab[1:],page.det.thresholds
@@ -385,7 +385,7 @@ def _controls_column(gr, page, parts):
         hidden = gr.DownloadButton(visible='hidden', elem_id='fetch')
     return buttons, hidden
 
-# %% ../nbs/66_app.ipynb #83f3225e
+# %% ../nbs/66_app.ipynb #0a14d1f8
 def _spoken(gr, f):
     "`f` with its errors as one sentence on the page"
     @wraps(f)   # Gradio looks at its annotations
@@ -401,14 +401,14 @@ def _when(gr, event, f, inputs, outputs, **kwargs):
     "Call `f` at an event; it is no endpoint of an API"
     return event(_spoken(gr, f), inputs, outputs, api_visibility='private', **{'show_progress':'hidden', **kwargs})
 
-# %% ../nbs/66_app.ipynb #3c2ce00a
+# %% ../nbs/66_app.ipynb #89e8f42e
 _CLICK = "() => setTimeout(() => document.querySelector('#fetch').click(), 60)"
 
 def _wire(gr, page, parts, files, camera, shelf, buttons, hidden):
     "Connect the components"
     def _take(given, *chosen):
         shots,errors = page.look(given or [])
-        return *_shown(page, shots, 0, errors, *chosen), None
+        return *_page_parts(page, shots, 0, errors, *chosen), None
     def _snap(photo, *chosen):       return _take([photo] if photo else [], *chosen)[:-1]
     def _try(choice:gr.SelectData, *chosen): return _take([page.examples[choice.index]], *chosen)[:-1]
     def _turn_to(shots, choice:gr.SelectData, *chosen):
@@ -434,7 +434,7 @@ def _saver(page, kind):
         return str(pack(export_files(kind, shots, found), kind, os.environ.get('GRADIO_TEMP_DIR')))
     return _save
 
-# %% ../nbs/66_app.ipynb #8c5c8d09
+# %% ../nbs/66_app.ipynb #eb6e6155
 PAGE_CSS = '''
 .gradio-container { max-width:1280px !important; width:100%; margin:auto; padding:0 !important }
 .gradio-container > .main { padding:0 !important; max-width:none !important }
@@ -487,7 +487,7 @@ def build_page(
         _wire(gr, page, parts, *given, *controls)
     return blocks
 
-# %% ../nbs/66_app.ipynb #ae82c7e8
+# %% ../nbs/66_app.ipynb #e82fe870
 _POLICY = b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'self'"
 
 class _Guard:
@@ -511,7 +511,7 @@ class _Guard:
             await send(message)
         await self.app(scope, receive, _send)
 
-# %% ../nbs/66_app.ipynb #d50d9d74
+# %% ../nbs/66_app.ipynb #b0f6b073
 def _check_address(host, port):
     "`ValueError` where a server cannot listen there"
     if not 1<=port<=65535: raise ValueError(f'--port {port}: give a number from 1 to 65535')
@@ -542,7 +542,7 @@ def serve_page(
                   state_session_capacity=200, theme=theme, css=PAGE_CSS, app_kwargs=asgi)
     return blocks
 
-# %% ../nbs/66_app.ipynb #2c6ea3e2
+# %% ../nbs/66_app.ipynb #23dc27ec
 _DEMO_MODEL = Path('runs/demo/model.safetensors')
 
 def _model_file(model, ask=input):
@@ -557,7 +557,7 @@ def _model_file(model, ask=input):
     raise ValueError(f'no model was given, and {_DEMO_MODEL} is not there: train the demo by ssd-demo, '
                      'or give a model: ssd-app MODEL')
 
-# %% ../nbs/66_app.ipynb #b18a8d3e
+# %% ../nbs/66_app.ipynb #50cd434f
 def _app_detector(path):
     "The detector of the page. `ValueError` for a file that suppresses inside its graph"
     det = load_detector(path)

@@ -25,7 +25,7 @@ _FILM_FORMATS  = 'mov,matroska,avi,mpeg,mpegts,mpegvideo,asf,flv,ogg,mjpeg,h264,
 def pyav():
     "The module `av`. `ValueError` where it is not installed"
     try: import av
-    except ImportError: raise ValueError('films are read and written by PyAV, which is missing: pip install av') from None
+    except ImportError: raise ValueError('films need PyAV, which is not installed: pip install av') from None
     return av
 
 # %% ../nbs/63_video.ipynb #cdc0d182
@@ -48,7 +48,7 @@ def _open_film(path):
 class DamagedVideo(ValueError):
     "A part of a film could not be read. It is raised after the last frame that could be"
 
-def _decoded(film, stream, lost):
+def _film_frames(film, stream, lost):
     "The frames of a stream. The error of a part that cannot be read is put into the list `lost`"
     av,packets = pyav(),film.demux(stream)
     while True:
@@ -83,7 +83,7 @@ def video_frames(
         stream.thread_type = 'AUTO'
         rate  = float(stream.average_rate or stream.guessed_rate or 25)
         start = float(stream.start_time*stream.time_base) if stream.start_time else 0.
-        for frame in _decoded(film, stream, lost):
+        for frame in _film_frames(film, stream, lost):
             seconds = n/rate if frame.time is None else frame.time-start
             n += 1
             im = upright_frame(frame)
@@ -233,8 +233,8 @@ def _painted_frame(im, d):
     out.info.update(im.info)
     return out
 
-# %% ../nbs/63_video.ipynb #3f7b0688
-def _counted(items, path, to=None):
+# %% ../nbs/63_video.ipynb #a388a772
+def _with_counter(items, path, to=None):
     "The items, while a line on their number is kept up to date"
     to = to or sys.stderr
     live,last = to.isatty(),0.
@@ -256,7 +256,7 @@ def detect_video(
     say=print,  # called with a line on what was done
 )->dict:        # `frames`, `seconds` of the film, `objects`: how many of each class in all frames together
     "Find objects in each frame. `ValueError` for what is no film; `DamagedVideo` at the end, when all is written"
-    found,start  = _counted(_found_in(det, path), path),time.time()
+    found,start  = _with_counter(_found_in(det, path), path),time.time()
     n,count,last = 0,Counter(),0.
     first,damage = next(found, None),None
     if first is None: raise ValueError(f'{path}: no frame in it; leave it out')

@@ -19,8 +19,8 @@ def det(): return load_detector(GOLDEN/'detector.safetensors')
 @pytest.fixture(scope='module')
 def stills():
     "Pictures in which the detector finds something, in one size"
-    return [Image.open(o).convert('RGB').resize((192,160)) for o in sorted((GOLDEN/'images').iterdir()) if o.suffix=='.jpg'] or \
-           [Image.open(GOLDEN/'images'/'alpha.png').convert('RGB').resize((192,160))]
+    files = [GOLDEN/'images'/f'{o}.png' for o in ('alpha','odd','palette','tall','wide')]
+    return [Image.open(o).convert('RGB').resize((192,160)) for o in files]
 
 def film(path, stills, n=20, codec='libx264', fps=10, turned=0, size=(192,160), times=None, **kwargs):
     with av.open(path, 'w', **kwargs) as f:
@@ -74,7 +74,7 @@ def test_film_out(tmp_path, det, stills, size, turned):
     assert len(a)==len(b)==8 and a[0].size==b[0].size==(size if turned in (0,180) else size[::-1])
     assert np.allclose([o.info['seconds'] for o in b], [o.info['seconds'] for o in a], atol=2e-3)
     assert abs(b[0].info['fps']-10) < 0.1
-    for x,y in zip(b, want): assert np.abs(np.asarray(x, int)-np.asarray(y, int)).mean() < 12  # thin lines of bright colours lose most
+    for x,y in zip(b, want): assert np.abs(np.asarray(x.convert('L'), int)-np.asarray(y.convert('L'), int)).mean() < 8
     pics = sorted((tmp_path/'pics').iterdir())
     assert [o.name for o in pics]==[f'a-{i:06}.jpg' for i in range(1, 9)] and Image.open(pics[0]).size==a[0].size
 
