@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['NUMBERS', 'PRECISIONS', 'LOGS', 'RunFolder', 'random_state', 'set_random_state', 'Checkpoint', 'batch_files',
-           'FiniteLoss', 'error_line', 'check_numbers', 'plan_stages', 'choose_precision', 'learner_for', 'TimePlan',
-           'TimeSteps', 'measure_time', 'KeepTime', 'steps_that_fit', 'KeepBest', 'take_best', 'EpochLines',
+           'FiniteLoss', 'error_line', 'check_numbers', 'plan_stages', 'choose_precision', 'learner_for', 'EpochLines',
            'epoch_lines', 'plot_history', 'picture_of_results', 'save_picture', 'check_log', 'LogPicture', 'CountOn',
-           'log_callbacks', 'train_run']
+           'log_callbacks', 'TimePlan', 'TimeSteps', 'measure_time', 'KeepTime', 'steps_that_fit', 'KeepBest',
+           'take_best', 'train_run']
 
 # %% ../nbs/58_runs.ipynb #e0fd6469
 import csv, io, json, math, os, random, re, shlex, shutil, sys, time
@@ -342,6 +342,146 @@ def learner_for(
         say(f'no ImageNet weights for {arch} here: starting from random ones ({e})')
         return make(pretrained=False)
 
+# %% ../nbs/58_runs.ipynb #30fa9fea
+class EpochLines(Callback):
+    "One row per epoch; on a terminal a bar below it"
+    order = 65
+    def __init__(self,
+        folder,     # a `RunFolder`, whose epochs are counted
+        tell,       # called with each row
+        stream=None,# a terminal for the bar; None: no bar
+    ):
+        self.folder,self.tell,self.stream,self.drawn = folder,tell,stream,0.
+
+    def _row(self, cells):
+        cells = [f'{o:.4f}' if isinstance(o, float) else str(o) for o in cells]
+        self.tell('  '.join(o.ljust(max(6, len(k))) for o,k in zip(cells, self.recorder.metric_names)).rstrip())
+
+    def before_fit(self): self._row(self.recorder.metric_names)
+    def after_batch(self):
+        if self.stream is None or time.monotonic()-self.drawn < 0.1: return
+        self.drawn = time.monotonic()
+        full = 30*(self.iter+1)//self.n_iter
+        part = f'epoch {len(self.folder.history)}' if self.training else 'validation'
+        line = f'\r{part} {"█"*full}{"·"*(30-full)} {self.iter+1} of {self.n_iter}\033[K'
+        print(line, end='', file=self.stream, flush=True)
+
+    def after_epoch(self):
+        if self.stream: print('\r\033[K', end='', file=self.stream, flush=True)
+        self._row([len(self.folder.history), *self.recorder.log[1:]])
+
+def epoch_lines(
+    run, # a `RunFolder`
+)->list: # of callbacks
+    "The `EpochLines` of this process: printed outside notebooks, always in the log"
+    if not run.is_rank0: return []
+    return [EpochLines(run, run.log if IN_NOTEBOOK else run.say,
+                       sys.stderr if sys.stderr.isatty() and not IN_NOTEBOOK else None)]
+
+# %% ../nbs/58_runs.ipynb #df50f6ed
+def plot_history(
+    history, # rows of a run, dicts
+): # a figure
+    "Losses by part and AP over the epochs"
+    from matplotlib.figure import Figure
+    fig = Figure(figsize=(9,2.8), layout='constrained')
+    axs = fig.subplots(1, 2)
+    names = dict(train_loss='training', valid_loss='validation', cls_loss='its class part', box_loss='its box part'), \
+            dict(map='AP at IoU 0.5', coco='COCO AP')
+    for ax,title,known in zip(axs, ('loss','AP on the validation set'), names):
+        for k,label in known.items():
+            if k in history[0]: ax.plot([o[k] for o in history], 'o-', ms=3, label=label)
+        ax.set(title=title, xlabel='epoch')
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.spines[['top','right']].set_visible(False)
+        if ax.lines: ax.legend(frameon=False)
+    return fig
+
+def picture_of_results(
+    det,     # a `Detector`
+    records, # `GroundTruth`s, each with its file
+    n=8,     # images at most
+): # a figure
+    "Truth and detections of the first images, side by side"
+    some = list(records)[:n]
+    return show_pairs([(None, r, d) for r,d in zip(some, det.detect([o.file for o in some]))], ncols=2)
+
+def save_picture(
+    fig,  # a figure; it is closed
+    path, # a PNG file
+):
+    "Write a figure whole"
+    with whole_file(path) as f: fig.savefig(f, dpi=110, format='png', bbox_inches='tight', pad_inches=0.03)
+    plt.close(fig)
+
+# %% ../nbs/58_runs.ipynb #22e093d6
+LOGS = dict(tensorboard='tensorboard', wandb='wandb')   # name → the package it needs
+
+def check_log(
+    log, # a name in `LOGS`, or None
+):
+    "ValueError for an unknown name, and where the package is not installed"
+    if log is None: return
+    if log not in LOGS: raise ValueError(f'log={log!r}: give {" or ".join(LOGS)}')
+    if not find_spec(LOGS[log]): raise ValueError(f'log={log}: not installed here: pip install {LOGS[log]}')
+
+class LogPicture(Callback):
+    "After each validation a picture of the same images, truth beside detections"
+    order = MixedPrecision.order-1  # while the averaged weights are in the model
+    def __init__(self,
+        show,      # called with a figure and the number of steps so far
+        n=4,       # images
+    ): self.show,self.n = show,n
+    def after_validate(self):
+        fig = picture_of_results(self.learn.detector(), records_of(self.learn.dls.valid), self.n)
+        self.show(fig, self.train_iter)
+        plt.close(fig)
+
+class CountOn(Callback):
+    "Count the steps of earlier stages and of before an interruption too, so that curves go on"
+    order = Recorder.order-1
+    def __init__(self, folder): self.folder = folder
+    def before_fit(self): self.learn.train_iter = len(self.folder.history)*len(self.dls.train)
+
+# %% ../nbs/58_runs.ipynb #7283ee19
+def _tensorboard(folder):
+    "fastai's callback, without the optimiser's settings that are no numbers, which TensorBoard cannot draw"
+    from fastai.callback.tensorboard import TensorBoardCallback
+    class TensorBoard(TensorBoardCallback):
+        def after_batch(self):
+            if not self.training: return
+            self.writer.add_scalar('train_loss', self.smooth_loss, self.train_iter)
+            for i,h in enumerate(self.opt.hypers): self.writer.add_scalar(f'lr_{i}', h['lr'], self.train_iter)
+    return TensorBoard(log_dir=folder, trace_model=False, log_preds=False)
+
+def _wandb(run):
+    "fastai's callback, in a run of W&B that has the arguments of `run`; fastai's own list of them fails on a detector"
+    import wandb
+    from fastai.callback.wandb import WandbCallback
+    class Wandb(WandbCallback):
+        def before_fit(self):
+            self.learn.gather_args = dict
+            super().before_fit()
+            del self.learn.gather_args
+    if wandb.run is None: wandb.init(dir=run.path, project='ssd_fastai', name=run.path.name, config=run.args)
+    return Wandb(log_preds=False)
+
+def log_callbacks(
+    log, # a name in `LOGS`, or None
+    run, # a `RunFolder`
+)->list:
+    "fastai's callback for this log, and the picture"
+    check_log(log)
+    if log is None or not run.is_rank0: return []
+    if log == 'tensorboard':
+        cb   = _tensorboard(run.path/'tensorboard')
+        show = lambda fig,step: cb.writer.add_figure('validation images', fig, step)
+    else:
+        import wandb
+        cb   = _wandb(run)
+        show = lambda fig,step: wandb.log({'validation images':wandb.Image(fig)}, commit=False)
+    return [CountOn(run), cb, LogPicture(show)]
+
 # %% ../nbs/58_runs.ipynb #2f621930
 class TimePlan:
     "How long a run may take, and how long its parts take; all times in seconds"
@@ -364,8 +504,8 @@ class TimePlan:
         self.epochs = int(0.95*self.left()//epoch)
         if self.epochs>0: return
         other = self.used() + self.finish
-        raise ValueError(f'minutes={self.total/60:g}: too short for one epoch of about {epoch:.2g} s, with {other:.2g} s '
-                         f'before and after it: give {math.ceil((other+epoch/0.95)/6)/10:g} or more')
+        raise ValueError(f'minutes={self.total/60:g}: too short for one epoch of about {epoch:.2g} s, '
+                         f'with {other:.2g} s before and after it: give {math.ceil((other+epoch/0.95)/6)/10:g} or more')
 
 # %% ../nbs/58_runs.ipynb #35e5dee3
 @patch
@@ -533,7 +673,8 @@ class KeepBest(Callback):
         coco = float(dict(zip(rec.metric_names, rec.log)).get('coco', math.nan))
         if coco > (best['coco'] if best else 0):
             average = self.learn.average_weights.average if self.weights else {}
-            folder.best = {'epoch':epoch, 'coco':coco, 'weights':{k:v.detach().cpu().clone() for k,v in average.items()}}
+            weights = {k:v.detach().cpu().clone() for k,v in average.items()}
+            folder.best = {'epoch':epoch, 'coco':coco, 'weights':weights}
         elif best and self.patience:
             first = sum(o['stage']<self.stage for o in folder.history)
             folder.over = folder.over or epoch - max(best['epoch'], first) >= self.patience
@@ -549,125 +690,6 @@ def take_best(
     learn.model.load_state_dict(best['weights'])
     run.say(f"kept: epoch {best['epoch']}, the best of {len(run.history)} by COCO AP on the validation set: "
             f"{best['coco']:.3f}; the last has {run.history[-1]['coco']:.3f}")
-
-# %% ../nbs/58_runs.ipynb #30fa9fea
-class EpochLines(Callback):
-    "One row per epoch; on a terminal a bar below it"
-    order = 65
-    def __init__(self,
-        folder,     # a `RunFolder`, whose epochs are counted
-        tell,       # called with each row
-        stream=None,# a terminal for the bar; None: no bar
-    ):
-        self.folder,self.tell,self.stream,self.drawn = folder,tell,stream,0.
-
-    def _row(self, cells):
-        cells = [f'{o:.4f}' if isinstance(o, float) else str(o) for o in cells]
-        self.tell('  '.join(o.ljust(max(6, len(k))) for o,k in zip(cells, self.recorder.metric_names)).rstrip())
-
-    def before_fit(self): self._row(self.recorder.metric_names)
-    def after_batch(self):
-        if self.stream is None or time.monotonic()-self.drawn < 0.1: return
-        self.drawn = time.monotonic()
-        full = 30*(self.iter+1)//self.n_iter
-        part = f'epoch {len(self.folder.history)}' if self.training else 'validation'
-        print(f'\r{part} {"█"*full}{"·"*(30-full)} {self.iter+1} of {self.n_iter}\033[K', end='', file=self.stream, flush=True)
-
-    def after_epoch(self):
-        if self.stream: print('\r\033[K', end='', file=self.stream, flush=True)
-        self._row([len(self.folder.history), *self.recorder.log[1:]])
-
-def epoch_lines(
-    run, # a `RunFolder`
-)->list: # of callbacks
-    "The `EpochLines` of this process: printed outside notebooks, always in the log"
-    if not run.is_rank0: return []
-    return [EpochLines(run, run.log if IN_NOTEBOOK else run.say,
-                       sys.stderr if sys.stderr.isatty() and not IN_NOTEBOOK else None)]
-
-# %% ../nbs/58_runs.ipynb #df50f6ed
-def plot_history(
-    history, # rows of a run, dicts
-): # a figure
-    "Losses by part and AP over the epochs"
-    from matplotlib.figure import Figure
-    fig = Figure(figsize=(9,2.8), layout='constrained')
-    axs = fig.subplots(1, 2)
-    names = dict(train_loss='training', valid_loss='validation', cls_loss='its class part', box_loss='its box part'), \
-            dict(map='AP at IoU 0.5', coco='COCO AP')
-    for ax,title,known in zip(axs, ('loss','AP on the validation set'), names):
-        for k,label in known.items():
-            if k in history[0]: ax.plot([o[k] for o in history], 'o-', ms=3, label=label)
-        ax.set(title=title, xlabel='epoch')
-        ax.spines[['top','right']].set_visible(False)
-        if ax.lines: ax.legend(frameon=False)
-    return fig
-
-def picture_of_results(
-    det,     # a `Detector`
-    records, # `GroundTruth`s, each with its file
-    n=8,     # images at most
-): # a figure
-    "Truth and detections of the first images, side by side"
-    some = list(records)[:n]
-    return show_pairs([(None, r, d) for r,d in zip(some, det.detect([o.file for o in some]))], ncols=2)
-
-def save_picture(
-    fig,  # a figure; it is closed
-    path, # a PNG file
-):
-    "Write a figure whole"
-    with whole_file(path) as f: fig.savefig(f, dpi=110, format='png', bbox_inches='tight', pad_inches=0.03)
-    plt.close(fig)
-
-# %% ../nbs/58_runs.ipynb #22e093d6
-LOGS = dict(tensorboard='tensorboard', wandb='wandb')   # name → the package it needs
-
-def check_log(
-    log, # a name in `LOGS`, or None
-):
-    "ValueError for an unknown name, and where the package is not installed"
-    if log is None: return
-    if log not in LOGS: raise ValueError(f'log={log!r}: give {" or ".join(LOGS)}')
-    if not find_spec(LOGS[log]): raise ValueError(f'log={log}: not installed here: pip install {LOGS[log]}')
-
-class LogPicture(Callback):
-    "After each validation a picture of the same images, truth beside detections"
-    order = MixedPrecision.order-1  # while the averaged weights are in the model
-    def __init__(self,
-        show,      # called with a figure and the number of steps so far
-        n=4,       # images
-    ): self.show,self.n = show,n
-    def after_validate(self):
-        fig = picture_of_results(self.learn.detector(), records_of(self.learn.dls.valid), self.n)
-        self.show(fig, self.train_iter)
-        plt.close(fig)
-
-class CountOn(Callback):
-    "Count the steps of earlier stages and of before an interruption too, so that curves go on"
-    order = Recorder.order-1
-    def __init__(self, folder): self.folder = folder
-    def before_fit(self): self.learn.train_iter = len(self.folder.history)*len(self.dls.train)
-
-# %% ../nbs/58_runs.ipynb #7283ee19
-def log_callbacks(
-    log, # a name in `LOGS`, or None
-    run, # a `RunFolder`
-)->list:
-    "fastai's callback for this log, and the picture"
-    check_log(log)
-    if log is None or not run.is_rank0: return []
-    if log == 'tensorboard':
-        from fastai.callback.tensorboard import TensorBoardCallback
-        cb   = TensorBoardCallback(log_dir=run.path/'tensorboard', trace_model=False, log_preds=False)
-        show = lambda fig,step: cb.writer.add_figure('validation images', fig, step)
-    else:
-        import wandb
-        from fastai.callback.wandb import WandbCallback
-        if wandb.run is None: wandb.init(dir=run.path, project='ssd_fastai', name=run.path.name)
-        cb   = WandbCallback(log_preds=False)
-        show = lambda fig,step: wandb.log({'validation images':wandb.Image(fig)}, commit=False)
-    return [CountOn(run), cb, LogPicture(show)]
 
 # %% ../nbs/58_runs.ipynb #ec67b395
 def _stage_cbs(run, stages, i, keep, patience):
@@ -695,6 +717,9 @@ def _fit_stages(learn, run, stages, state, keep='last', patience=None, log=None)
         more = [*_stage_cbs(run, stages, i, keep, patience), *log_callbacks(log, run), *epoch_lines(run)]
         learn.fit_one_cycle(epochs, lr, start_epoch=at, cbs=[
             AverageWeights(), FiniteLoss(len(run.history)-at), *more, Checkpoint(run, i, here)])
+    if log == 'wandb' and run.is_rank0:
+        import wandb
+        wandb.finish()
     if patience and run.over and not (run.time and run.time.cut):
         run.say(f"stopped: COCO AP has not risen for {patience} epochs, since epoch {run.best['epoch']}")
 
@@ -806,7 +831,8 @@ def _plan_time(learn, run, records, state):
         measure_time(learn, run, plan, records)
         n_iter = len(learn.dls.train)//rank_and_size()[1] or 1
         plan.epochs = run_on_rank0(lambda: plan.plan(n_iter) or plan.epochs)
-        run.say(f'a step takes {plan.step:.2g} s, an epoch {n_iter*plan.step+plan.between:.2g} s, the end {plan.finish:.2g} s: '
+        epoch = n_iter*plan.step + plan.between
+        run.say(f'a step takes {plan.step:.2g} s, an epoch {epoch:.2g} s, the end {plan.finish:.2g} s: '
                 f'{plan.epochs} fit into {plan.total/60:g} minutes')
     return plan.epochs
 
