@@ -103,7 +103,7 @@ def _ideal(det, model, record, thresholds):
 
 # %% ../nbs/49_ceiling.ipynb #c350702f
 def perfect_prediction(
-    det:Detector, # only the anchors and the coder of its model are used, not the weights; through its tiles, if it has some
+    det:Detector, # only its anchors, coder and tiles are used, not the weights
     records,      # `GroundTruth`s
     **kwargs,     # `score`, `iou`, `max_per_class`, `max_per_image`, as in `Detector.detect`; None: the detector's own
 )->PerfectPrediction:

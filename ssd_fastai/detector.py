@@ -24,7 +24,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from .boxes import as_hw, clip_boxes
 from .images import is_raw, load_image
 from .nms import EVALUATION_THRESHOLDS, Thresholds, suppress
-from .records import Detections
+from .records import Detections, plural
 from .resize import Fit
 from .tiles import check_tile, merge_windows, windows
 
@@ -81,7 +81,7 @@ def _accuracy(info):
     forms = [(words,ev.get(k)) for k,words in (('voc12','AP50'), ('coco','COCO AP'))]
     found = ', '.join(f'{k} {v:.3f}' for k,v in forms if isinstance(v, (int,float)))
     n     = ev['counts'].get('images') if isinstance(ev.get('counts'), dict) else None
-    return f'{found} on {n} images' if found and isinstance(n, int) else found
+    return f'{found} on {plural(n, "image")}' if found and isinstance(n, int) else found
 
 @patch
 def _repr_html_(self:Detector):
@@ -89,7 +89,7 @@ def _repr_html_(self:Detector):
     t,(tile,overlap) = self.thresholds,check_tile(self.tile, self.tile_overlap)
     limits = [f'at most {v} per {k}' for k,v in (('class',t.max_per_class), ('image',t.max_per_image)) if v]
     names  = self.vocab[1:]
-    rows = dict(finds=f'{len(names)} classes: ' + ', '.join(map(str, names[:20])) + (', …' if len(names)>20 else ''),
+    rows = dict(finds=f'{plural(len(names), "class")}: ' + ', '.join(map(str, names[:20])) + (', …' if len(names)>20 else ''),
                 network=', '.join(str(config[k]) for k in ('arch','head') if k in config),
                 sees=f'{self.size[0]}×{self.size[1]} pixels, {self.method}',
                 tiles=tile and f'{tile[0]}×{tile[1]} pixels of the image, {overlap:.0%} overlap',
