@@ -60,10 +60,10 @@ def thumbnails(kind, n, rng):
 
 def search(kind, n):
     "One search, in this process"
-    from ssd_fastai.doctor import _alike
+    from ssd_fastai.splits import alike
     thumbs = thumbnails(kind, n, np.random.default_rng(0))
     start  = time.perf_counter()
-    found  = len(_alike(thumbs, np.ones(n)))
+    found  = len(alike(thumbs, np.ones(n)))
     took   = time.perf_counter()-start
     return dict(kind=kind, frames=n, copies=found, seconds=round(took, 2), peak_MiB=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss//1024)
 

@@ -7,7 +7,26 @@ __all__ = ['IoUCrop', 'default_augment', 'sample_tfms', 'show_sample', 'pad_samp
            'DetectionDataLoaders']
 
 # %% ../nbs/34_data.ipynb #467db4a9
-from fastai.vision.all import *
+import math, os
+from collections import Counter
+from html import escape
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np, pandas as pd, torch
+from fastai.data.block import TransformBlock
+from fastai.data.core import DataLoaders, Datasets, TfmdDL
+from fastai.data.transforms import IntToFloatTensor, Normalize, ToTensor
+from fastai.torch_core import TensorBase, default_device, to_cpu
+from fastai.vision.augment import (CropPad, DihedralItem, FlipItem, RandomCrop, RandomResizedCrop, RandomResizedCropGPU,
+                                   RatioResize, Resize)
+from fastai.vision.core import PILImage, TensorBBox
+from fastcore.basics import Inf, first, patch
+from fastcore.docments import docments
+from fastcore.foundation import L
+from fastcore.meta import delegates
+from fasttransform import ItemTransform, Transform
+from torch import Tensor, nn
 from PIL import Image
 from torchvision import tv_tensors
 from torchvision.transforms import v2
@@ -15,17 +34,29 @@ from torchvision.transforms import v2
 from .boxes import as_hw, box_iou, clip_boxes, unit_to_px
 from .draw import draw_boxes, new_axes
 from .images import load_image
-from .formats import flag
+from .formats import flag, our_columns
 from .readers import *
-from .readers import all_shares
+from .readers import all_shares, describe_data
 from .records import GroundTruth, nfc, plural
 from .resize import Fit
+from .splits import divide, has_splits, read_train_valid, split_records
+from .tiles import check_tile, tile_records
 
 # %% ../nbs/34_data.ipynb #489fe91b
 class _ToImage(Transform):
     "The image of a record, file, PIL image, array or tensor: upright RGB"
     input_types = (GroundTruth, str, Path, Image.Image, np.ndarray, Tensor)
-    def encodes(self, o): return PILImage(load_image(o.file if isinstance(o, GroundTruth) else o))
+    def encodes(self, o):
+        if not isinstance(o, GroundTruth): return PILImage(load_image(o))
+        img = load_image(o.file)
+        return PILImage(_windowed(img, o) if o.window else img)
+
+def _windowed(img, o):
+    "The part of the image of record `o` that its window shows. ValueError where the image has no such part"
+    x1,y1,x2,y2 = o.window
+    if x2<=img.width and y2<=img.height: return img.crop(o.window)
+    raise ValueError(f'{o.file}: window {o.window} is not inside the image of {img.height}×{img.width}: '
+                     'read the data again if the file was changed')
 
 # %% ../nbs/34_data.ipynb #b772419d
 class _PixelBoxes(TensorBase):
@@ -156,6 +187,7 @@ class _AugmentColour(ItemTransform):
 class _FitSample(ItemTransform):
     "`Fit` the image to `size` and move the boxes into the unit frame"
     order = 2
+    tile,tile_overlap = None,0.2   # of the windows that the samples are: (height, width), and a share of it
     def __init__(self, size, method='squish'):
         self.size,self.method = as_hw(size),method
         Fit((1,1), self.size, method)   # an unknown method fails here
@@ -308,6 +340,16 @@ def method(self:DetectionDL):
     return self._fit_tfm.method
 
 @patch(as_prop=True)
+def tile(self:DetectionDL):
+    "(height, width) of the windows that images were cut into, pixels of the original; None: they were not"
+    return self._fit_tfm.tile
+
+@patch(as_prop=True)
+def tile_overlap(self:DetectionDL):
+    "Share of a window that it has in common with the next"
+    return self._fit_tfm.tile_overlap
+
+@patch(as_prop=True)
 def moves_boxes(self:DetectionDL):
     "Whether images are augmented by transforms that move boxes"
     return any(isinstance(o, _AugmentBoxes) for o in self.after_item.fs)
@@ -341,6 +383,11 @@ def items_of(dl):
     if items is None:
         raise ValueError(f'{type(dl).__name__} has no items: give a data loader of `dls`, or `dls.test_dl(images)`')
     return list(items)
+
+def images_of(dl):
+    "The records of whole images behind a data loader: those that were cut into windows, if they were. Errors as `records_of`"
+    whole = getattr(getattr(dl, 'dataset', None), 'whole', None)
+    return records_of(dl) if whole is None else list(whole)
 
 def records_of(dl):
     "The `GroundTruth` records behind a data loader. `ValueError` if it holds anything else"
@@ -377,8 +424,32 @@ def batch_size(
     return bs
 
 # %% ../nbs/34_data.ipynb #f4f2f76c
+def _check_parts(train, valid):
+    "ValueError for an empty split, or one whose boxes are shares of the image"
+    for recs,what in ((train,'training'),(valid,'validation')):
+        if not len(recs): raise ValueError(f'the {what} split is empty: it needs at least one image')
+        if all_shares(torch.cat([o.boxes.cpu() for o in recs])):
+            raise ValueError(f'the {what} split: all boxes lie between 0 and 1, so they are shares of the image '
+                             'and not pixels: multiply them by its width and height')
+
+def _say_twice(train, valid):
+    "A line if images, or windows of them, are in both parts"
+    place = lambda o: (o.file,o.window)
+    both  = {place(o) for o in train if o.file} & {place(o) for o in valid}
+    if both: print(f'{len(both):,} of {plural(len(valid),"validation image")} in the training split too: '
+                   'figures will be too good')
+
+def _cut(train, valid, tile, overlap, size):
+    "Both parts as windows, and a line that says so; as they are for a `tile` of None"
+    if tile is None: return train,valid
+    parts = [tile_records(o, tile, overlap) for o in (train,valid)]
+    said  = [f'{plural(len(o), "image")} as {plural(len(p), "window")}' for o,p in zip((train,valid), parts)]
+    print(f'windows of {tile[0]}×{tile[1]} pixels, resized to {size[0]}×{size[1]}: {said[0]}, validation {said[1]}')
+    return parts
+
 class DetectionDataLoaders(DataLoaders):
     "`DataLoaders` of (image, boxes, labels, difficult) batches"
+    from_voc: None; from_coco: None; from_pascal_2007: None; from_yolo: None; from_df: None; from_folder: None
     @classmethod
     def from_records(cls,
         train,             # `GroundTruth`s to learn from, from a reader
@@ -393,61 +464,89 @@ class DetectionDataLoaders(DataLoaders):
         path='.',          # where the learner writes
         device=None,       # None: fastai's default
         verify=True,       # decode every image once before training?
+        tile=None,         # cut larger images into windows of this size, pixels of the original: a number or (height, width)
+        tile_overlap=0.2,  # share of a window that it has in common with the next, 0–0.9
     ):
         "From two lists of records. `ValueError` for an empty split, a `bs` that is too large, or an unknown class"
-        for recs,what in ((train,'training'),(valid,'validation')):
-            if not len(recs): raise ValueError(f'the {what} split is empty: it needs at least one image')
-            if all_shares(torch.cat([o.boxes.cpu() for o in recs])):
-                raise ValueError(f'the {what} split: all boxes lie between 0 and 1, so they are shares of the image '
-                                 'and not pixels: multiply them by its width and height')
-        vocab = make_vocab(train, valid, vocab)
-        train,valid = list(train),list(valid)
+        _check_parts(train, valid)
+        vocab,whole = make_vocab(train, valid, vocab),(list(train),list(valid))
         device = default_device() if device is None else torch.device(device)
+        tile,tile_overlap = check_tile(tile, tile_overlap)
         after_item,after_batch = sample_tfms(size, method, augment),[IntToFloatTensor(), *L(batch_tfms), _CleanBoxes()]
-        bs   = batch_size(bs, len(train), device)
-        both = {o.file for o in train} & {o.file for o in valid}
-        if both: print(f'{len(both):,} of {plural(len(valid),"validation image")} in the training split too: '
-                       'figures will be too good')
-        if verify: verify_pixels(train+valid)
+        fit = first(o for o in after_item if isinstance(o, _FitSample))
+        fit.tile,fit.tile_overlap = tile,tile_overlap
+        _say_twice(*whole)
+        if verify: verify_pixels(sum(whole, []))
+        train,valid = _cut(*whole, tile, tile_overlap, fit.size)
+        bs    = batch_size(bs, len(train), device)
         idxs  = list(range(len(train)+len(valid)))
         parts = [[_ToImage()], [_ToBoxes()], [_ToLabels(vocab)], [_ToDifficult()]]
         dsets = Datasets(train+valid, parts, splits=[idxs[:len(train)], idxs[len(train):]], n_inp=1)
-        dl = DetectionDL(dsets.train, bs=bs, shuffle=True, drop_last=True, num_workers=num_workers, device=device,
-                         after_item=after_item, after_batch=after_batch)
-        return cls(dl, dl.new(dsets.valid, shuffle=False, drop_last=False), path=path, device=device)
+        dl  = DetectionDL(dsets.train, bs=bs, shuffle=True, drop_last=True, num_workers=num_workers, device=device,
+                          after_item=after_item, after_batch=after_batch)
+        dls = cls(dl, dl.new(dsets.valid, shuffle=False, drop_last=False), path=path, device=device)
+        if tile: dls.train.dataset.whole,dls.valid.dataset.whole = whole
+        return dls
+
+# %% ../nbs/34_data.ipynb #d5d2f362
+def _explained(f):
+    "Add what is said about each parameter of `f`, those that it passes on included, to its docstring"
+    try: about = {k:v for k,v in docments(f).items() if k not in ('cls','return') and v}
+    except OSError: return f   # no source at hand
+    lines = [f'    {k}: {" ".join(v.split())}' for k,v in about.items()]
+    f.__doc__ = '\n'.join([f.__doc__, '', 'Arguments:', *lines])
+    return f
+
+def _make(cls, parts, path, skip_broken, kwargs):
+    "Data loaders of `parts`, the training and validation records; with `skip_broken` all images were decoded already"
+    return cls.from_records(*parts, **{'path':path, 'verify':not skip_broken, **kwargs})
 
 # %% ../nbs/34_data.ipynb #79447bba
 @patch(cls_method=True)
+@_explained
 @delegates(DetectionDataLoaders.from_records)
 def from_voc(cls:DetectionDataLoaders,
-    path,          # a VOC folder, a VOCdevkit of several years, or a list of either
-    train='train', # split to learn from, e.g. 'trainval'; in a VOCdevkit '2007/trainval'; or a list of them
-    valid='val',   # split to validate on
-    rescale=False, # whether to scale boxes from the size that the annotation states to that of the image
+    path,           # a VOC folder, a VOCdevkit of several years, or a list of either
+    train='train',  # split to learn from, e.g. 'trainval'; in a VOCdevkit '2007/trainval'; or a list of them
+    valid='val',    # split to validate on
+    valid_pct=None, # share of the training split to validate on instead, 0–1; near-duplicates stay on one side
+    seed=42,        # of that draw
+    group=None,     # function of the file: images for which it gives the same stay on one side
+    classes=None,   # names of the classes to keep; objects of others are left out and counted
+    rescale=False,  # whether to scale boxes from the size that the annotation states to that of the image
+    skip_broken=False, # whether to leave out images that cannot be decoded; otherwise the first is an error
     **kwargs
 ):
     "From Pascal VOC's layout: JPEGImages, Annotations, ImageSets/Main"
-    root = path[0] if isinstance(path, (list,tuple)) else path
-    train,valid = (read_voc(path, o, rescale=rescale) for o in (train,valid))
-    return cls.from_records(train, valid, **{'path':root, **kwargs})
+    root  = path[0] if isinstance(path, (list,tuple)) else path
+    read  = lambda o: read_voc(path, o, rescale=rescale, classes=classes, skip_broken=skip_broken)
+    return _make(cls, divide(read, train, valid, valid_pct, seed, group), root, skip_broken, kwargs)
 
 # %% ../nbs/34_data.ipynb #cde90062
 @patch(cls_method=True)
+@_explained
 @delegates(DetectionDataLoaders.from_records)
 def from_coco(cls:DetectionDataLoaders,
-    images,        # folder of the images, or a pair: of training and of validation
-    train_json,    # COCO file to learn from
-    valid_json,    # COCO file to validate on
-    rescale=False, # whether to scale boxes from the size that the file states to that of the image
+    images,          # folder of the images, or a pair: of training and of validation
+    train_json,      # COCO file to learn from
+    valid_json=None, # COCO file to validate on
+    valid_pct=None, # share of the training split to validate on instead, 0–1; near-duplicates stay on one side
+    seed=42,        # of that draw
+    group=None,     # function of the file: images for which it gives the same stay on one side
+    classes=None,   # names of the classes to keep; objects of others are left out and counted
+    rescale=False,  # whether to scale boxes from the size that the annotation states to that of the image
+    skip_broken=False, # whether to leave out images that cannot be decoded; otherwise the first is an error
     **kwargs
 ):
     "From COCO's format"
     ti,vi = images if isinstance(images, (list,tuple)) else (images,images)
-    train,valid = read_coco(ti, train_json, rescale=rescale),read_coco(vi, valid_json, rescale=rescale)
-    return cls.from_records(train, valid, **{'path':ti, **kwargs})
+    folder = {train_json:ti, valid_json:vi}
+    read  = lambda o: read_coco(folder[o], o, rescale=rescale, classes=classes, skip_broken=skip_broken)
+    return _make(cls, divide(read, train_json, valid_json, valid_pct, seed, group), ti, skip_broken, kwargs)
 
 # %% ../nbs/34_data.ipynb #730fc440
 @patch(cls_method=True)
+@_explained
 @delegates(DetectionDataLoaders.from_records)
 def from_pascal_2007(cls:DetectionDataLoaders,
     path,          # the folder that `untar_data(URLs.PASCAL_2007)` returns
@@ -463,16 +562,23 @@ def from_pascal_2007(cls:DetectionDataLoaders,
 
 # %% ../nbs/34_data.ipynb #2f6c9b17
 @patch(cls_method=True)
+@_explained
 @delegates(DetectionDataLoaders.from_records)
 def from_yolo(cls:DetectionDataLoaders,
-    path,          # a YOLO data.yaml, or the folder that holds it
-    train='train', # entry of the YAML file to learn from
-    valid='val',   # entry to validate on
+    path,           # a YOLO data.yaml, or the folder that holds it
+    train='train',  # entry of the YAML file to learn from
+    valid='val',    # entry to validate on
+    valid_pct=None, # share of the training split to validate on instead, 0–1; near-duplicates stay on one side
+    seed=42,        # of that draw
+    group=None,     # function of the file: images for which it gives the same stay on one side
+    classes=None,   # names of the classes to keep; objects of others are left out and counted
+    skip_broken=False, # whether to leave out images that cannot be decoded; otherwise the first is an error
     **kwargs
 ):
     "From YOLO's layout: a data.yaml, images, and a text file of labels per image"
     root = Path(path) if Path(path).is_dir() else Path(path).parent
-    return cls.from_records(read_yolo(path, train), read_yolo(path, valid), **{'path':root, **kwargs})
+    read = lambda o: read_yolo(path, o, classes=classes, skip_broken=skip_broken)
+    return _make(cls, divide(read, train, valid, valid_pct, seed, group), root, skip_broken, kwargs)
 
 # %% ../nbs/34_data.ipynb #5cee3981
 def _is_valid(k, v):
@@ -480,33 +586,89 @@ def _is_valid(k, v):
     if pd.isna(v) or not str(v).strip(): raise ValueError(f'row {k}: is_valid is empty: write True or False')
     return flag(v, f'row {k}: is_valid')
 
-def _valid_rows(df, valid_pct, seed):
-    "Mask of the rows whose image is for validation"
-    if 'fname' not in df.columns:
-        raise ValueError('the data frame has no column fname: it needs fname, label, x1, y1, x2, y2')
-    files = df['fname'].map(lambda o: nfc(os.path.normpath(o)) if isinstance(o, str) else o)   # one spelling
-    if 'is_valid' in df.columns:
-        flags = [_is_valid(k, v) for k,v in zip(df.index, df['is_valid'])]
-        mask  = pd.Series(flags, df.index, dtype=bool)
-        mixed = df['fname'][mask.groupby(files).transform('nunique')>1]
-        if not len(mixed): return mask
-        raise ValueError(f'image {mixed.iloc[0]!r} has rows with is_valid true and false: '
-                         'an image belongs to one split')
-    names = list(dict.fromkeys(files))
-    if not 0<valid_pct<1: raise ValueError(f'valid_pct={valid_pct}: give a share between 0 and 1')
-    g = None if seed is None else torch.Generator().manual_seed(seed)
-    idx = torch.randperm(len(names), generator=g)[:max(1, round(len(names)*valid_pct))]
-    return files.isin({names[i] for i in idx})
+def _valid_rows(df):
+    "Mask of the rows whose image is for validation, by the column is_valid"
+    df    = our_columns(df)
+    files = df['fname'].map(lambda o: nfc(os.path.normpath(o)) if isinstance(o, (str,Path)) else o)   # one spelling
+    flags = [_is_valid(k, v) for k,v in zip(df.index, df['is_valid'])]
+    mask  = pd.Series(flags, df.index, dtype=bool)
+    mixed = df['fname'][mask.groupby(files).transform('nunique')>1]
+    if not len(mixed): return mask
+    raise ValueError(f'image {mixed.iloc[0]!r} has rows with is_valid true and false: an image belongs to one split')
 
 @patch(cls_method=True)
+@_explained
 @delegates(DetectionDataLoaders.from_records)
 def from_df(cls:DetectionDataLoaders,
-    df,            # one row per box: fname,label,x1,y1,x2,y2[,difficult,is_valid]
-    path='.',      # folder that the file names are relative to
-    valid_pct=0.2, # share of the images to validate on, where there is no column is_valid
-    seed=None,     # of that choice; None: torch's random state, which `set_seed` sets
+    df,             # one row per box: fname,label,x1,y1,x2,y2[,difficult,is_valid]
+    path='.',       # folder that the file names are relative to
+    valid_pct=0.2,  # share of the images to validate on, where there is no column is_valid
+    seed=42,        # of that draw
+    group=None,     # function of the file: images for which it gives the same stay on one side
+    classes=None,   # names of the classes to keep; objects of others are left out and counted
+    rescale=False,  # whether to scale boxes from the size that the annotation states to that of the image
+    skip_broken=False, # whether to leave out images that cannot be decoded; otherwise the first is an error
     **kwargs
 ):
     "From a data frame of boxes in pixels"
-    mask = _valid_rows(df, valid_pct, seed)
-    return cls.from_records(read_df(df[~mask], path), read_df(df[mask], path), **{'path':path, **kwargs})
+    read = lambda rows: read_df(rows, path, rescale=rescale, classes=classes, skip_broken=skip_broken)
+    if 'is_valid' not in df.columns: parts = split_records(read(df), valid_pct, seed, group)
+    else:
+        if group is not None: raise ValueError('the column is_valid divides the images: take it out, or leave out group=')
+        mask  = _valid_rows(df)
+        parts = read(df[~mask]),read(df[mask])
+    return _make(cls, parts, path, skip_broken, kwargs)
+
+# %% ../nbs/34_data.ipynb #975e448f
+@patch(cls_method=True)
+@_explained
+@delegates(DetectionDataLoaders.from_records)
+def from_folder(cls:DetectionDataLoaders,
+    path,           # a data set in any layout: a folder, or its data.yaml, COCO or CSV file
+    train='train',  # split to learn from
+    valid='val',    # split to validate on
+    valid_pct=None, # share of the training split to validate on instead, 0–1; None: 0.2 where there are no splits
+    seed=42,        # of that draw
+    group=None,     # function of the file: images for which it gives the same stay on one side
+    classes=None,   # names of the classes to keep; objects of others are left out and counted
+    rescale=False,  # whether to scale boxes from the size that the annotation states to that of the image
+    skip_broken=False, # whether to leave out images that cannot be decoded; otherwise the first is an error
+    verbose=True,   # whether to print lines on what was found and left out
+    **kwargs
+):
+    "From a folder in any layout that `read_split` recognises; without splits one image in five is for validation"
+    root = Path(path) if Path(path).is_dir() else Path(path).parent
+    if verbose: print(describe_data(path))
+    if valid_pct is None and (train,valid)==('train','val') and not has_splits(path): valid_pct = 0.2
+    parts = read_train_valid(path, train, valid, valid_pct, seed, group, classes=classes, rescale=rescale,
+                             skip_broken=skip_broken, verbose=verbose)
+    return _make(cls, parts, root, skip_broken, kwargs)
+
+# %% ../nbs/34_data.ipynb #8772b23b
+def _part_row(name, dl):
+    "Name, images, objects and most frequent classes of a part, as texts; None where it holds no records"
+    recs = getattr(getattr(dl, 'dataset', None), 'whole', None) or getattr(getattr(dl, 'dataset', None), 'items', None)
+    if not len(recs or ()) or not all(isinstance(o, GroundTruth) for o in recs): return None
+    count = Counter(n for o in recs for n in o.names)
+    some  = ', '.join(f'{n} {k:,}' for n,k in count.most_common(8)) + (', …' if len(count)>8 else '')
+    return name, f'{len(recs):,}', f'{count.total():,}', some
+
+def _told(dls):
+    "One line on what is done to the images"
+    tile = f'windows of {dls.tile[0]}×{dls.tile[1]}, ' if dls.tile else ''
+    return f'{tile}{dls.method} to {dls.size[0]}×{dls.size[1]} pixels, bs={dls.bs}, {plural(dls.c-1, "class")}'
+
+def _rows_of(dls): return [o for o in (_part_row(*p) for p in zip(('training','validation'), dls.loaders)) if o]
+
+@patch
+def __repr__(self:DetectionDataLoaders):
+    parts = [f'{n}: {plural(int(i.replace(",","")), "image")}, {o} objects' for n,i,o,_ in _rows_of(self)]
+    return f'DetectionDataLoaders({"; ".join([*parts, _told(self)])})'
+
+@patch
+def _repr_html_(self:DetectionDataLoaders):
+    "For Jupyter: a table of the images, objects and classes of both parts"
+    row  = lambda o,tag: '<tr>' + ''.join(f'<{tag} style="text-align:left">{escape(v)}</{tag}>' for v in o) + '</tr>'
+    rows = ''.join(row(o, 'td') for o in _rows_of(self))
+    head = row(('','images','objects','of each class'), 'th')
+    return f'<p>{escape(_told(self))}</p>' + (f'<table>{head}{rows}</table>' if rows else '')

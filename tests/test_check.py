@@ -45,19 +45,31 @@ def test_clean_data(folder):
     res = check('clean', '--size', '128', '--json', 'clean.json', cwd=folder)
     assert res.returncode == 0, res.stdout
     d = json.loads((folder/'clean.json').read_text())
-    assert d['ok'] and not [o for o in d['problems'] if o['severity'] == 'harms'] and d['size'] == [128, 128]
+    assert d['ok'] and not d['stops'] and {o['severity'] for o in d['problems']} <= {'note'} and d['size'] == [128, 128]
     assert [d['splits'][k]['images'] for k in ('train', 'val')] == [28, 6]
 
 def test_faults(folder):
     res = check('sick', '--size', '96x128', '--json', 'sick.json', '--draw', 'sick.png', cwd=folder)
     assert res.returncode == 1, res.stdout + res.stderr
     d = json.loads((folder/'sick.json').read_text())
-    found = {(o['kind'], o['file'], o['object']) for o in d['problems'] if o['severity'] == 'harms'}
-    assert found == {('inverted box', 'Annotations/000001.xml', 1), ('unreadable image', 'JPEGImages/000003.jpg', None),
-                     ('same image in two splits', 'JPEGImages/000030.jpg', None)}
-    assert not d['ok'] and all(o['reason'] and o['cure'] for o in d['problems'])
-    assert all(name in res.stdout for _,name,_ in found) and '3 findings would harm training' in res.stdout
+    found = {(o['severity'], o['kind'], o['file'], o['object']) for o in d['problems'] if o['severity'] != 'note'}
+    assert found == {('left out', 'inverted box', 'Annotations/000001.xml', 1),
+                     ('stops', 'unreadable image', 'JPEGImages/000003.jpg', None),
+                     ('harms', 'same image in two splits', 'JPEGImages/000030.jpg', None)}
+    assert not d['ok'] and d['stops'] and all(o['reason'] and o['cure'] for o in d['problems'])
+    assert all(name in res.stdout for *_,name,_ in found)
+    assert '1 finding would stop training, 1 finding would harm training, 1 object left out' in res.stdout
     assert (folder/'sick.png').stat().st_size > 10_000 and not list(folder.glob('*.part'))
+
+def test_exit_code_is_about_what_stops(folder):
+    "What training leaves out by itself, or what harms it, is told, but ends with 0"
+    for plant,ok in ((lambda xml: xml.write_text(xml.read_text().replace('<xmax>', '<xmax>-', 1)), True),   # inverted
+                     (lambda xml: xml.write_text(xml.read_text().replace('<width>', '<width>9', 1)), False)): # wrong size
+        shutil.rmtree(folder/'mild', ignore_errors=True); shutil.copytree(folder/'clean', folder/'mild')
+        plant(folder/'mild/Annotations/000001.xml')
+        res = check('mild', '--size', '128', '--json', 'mild.json', cwd=folder)
+        d   = json.loads((folder/'mild.json').read_text())
+        assert (res.returncode, d['ok'], d['stops']) == (0, ok, False), res.stdout + res.stderr
 
 def test_yolo(folder):
     res = check('yolo', '--size', '128', '--json', 'yolo.json', cwd=folder)
@@ -71,8 +83,8 @@ def test_faulty_yolo(folder):
     label.write_text('0 0.5 0.5 0.2 0.2\n9 0.1 0.1 0.1 0.1\n')
     res = check('sick_yolo/data.yaml', '--size', '128', '--json', 'sick_yolo.json', cwd=folder)
     assert res.returncode == 1, res.stdout + res.stderr
-    harms = [o for o in json.loads((folder/'sick_yolo.json').read_text())['problems'] if o['severity'] == 'harms']
-    assert [(o['kind'], o['file'], o['object']) for o in harms] == [('faulty object', 'labels/train/000001.txt', 2)]
+    stops = [o for o in json.loads((folder/'sick_yolo.json').read_text())['problems'] if o['severity'] == 'stops']
+    assert [(o['kind'], o['file'], o['object']) for o in stops] == [('faulty object', 'labels/train/000001.txt', 2)]
 
 BAD = [(['nowhere'], 'nowhere'), (['clean', '--valid', 'night'], 'night'), (['clean', '--size', 'big'], '--size big'),
        (['clean/JPEGImages', '--train', 'no.json', '--valid', 'no2.json'], 'no.json'),
@@ -99,10 +111,26 @@ def write_coco(path):
         cats = [dict(id=i, name=o) for o,i in ids.items()]
         (path/f'coco/{split}.json').write_text(json.dumps(dict(images=imgs, annotations=anns, categories=cats)))
 
+def write_beside(path):
+    "The clean set as folders of images with an XML file for each, and as images with a table per split"
+    from ssd_fastai.readers import read_voc
+    import pandas as pd
+    for split in ('train','val'):
+        recs = read_voc(path/'clean', split)
+        for home in ('beside/'+split, 'table'):
+            (path/home).mkdir(parents=True, exist_ok=True)
+            for o in recs: shutil.copy(o.file, path/home)
+        for o in recs: shutil.copy(path/f'clean/Annotations/{o.image_id}.xml', path/'beside'/split)
+        df = pd.concat([o.to_df().assign(fname=o.file.name) for o in recs])
+        df.rename(columns=dict(fname='filename', label='class', x1='xmin', y1='ymin', x2='xmax', y2='ymax')).to_csv(
+            path/f'table/{split}.csv', index=False)
+
 # layout: (its folder, names of its splits, a file to spoil, what to replace in it)
 LAYOUTS = dict(VOC=('clean', ('train','val'), 'Annotations/000001.xml', ('<xmin>', '<xmin>x')),
                COCO=('coco', ('train.json','val.json'), 'train.json', ('"bbox": [', '"bbox": ["x", ')),
-               YOLO=('yolo', ('train','val'), 'labels/train/000001.txt', (' ', ' x ')))
+               YOLO=('yolo', ('train','val'), 'labels/train/000001.txt', (' ', ' x ')),
+               folder=('beside', ('train','val'), 'train/000001.xml', ('<xmin>', '<xmin>x')),
+               table=('table', ('train','val'), 'train.csv', ('000001.jpg,', '000001.jpg,,,,,,#')))
 
 def test_every_layout_is_known_here():
     from ssd_fastai.readers import SOURCES
@@ -113,7 +141,7 @@ def test_layout(folder, name, tmp_path):
     "Described, its splits named, read like the VOC folder; a faulty number stops the reader and is one finding"
     from ssd_fastai.doctor import check_dataset
     from ssd_fastai.readers import SOURCES, read_split, read_voc
-    if not (folder/'coco').exists(): write_coco(folder)
+    if not (folder/'coco').exists(): write_coco(folder); write_beside(folder)
     home,splits,file,(old,new) = LAYOUTS[name]
     path = tmp_path/home
     shutil.copytree(folder/home, path)
@@ -126,8 +154,8 @@ def test_layout(folder, name, tmp_path):
     (path/file).write_text((path/file).read_text().replace(old, new, 1))
     with pytest.raises(ValueError) as e: read_split(path, given[0], verbose=False)
     assert Path(file).name in str(e.value) and '\n' not in str(e.value)
-    harms = check_dataset(path, *given, size=128).harms
-    assert [o.kind for o in harms] == ['faulty object'], harms
+    report = check_dataset(path, *given, size=128)
+    assert [o.kind for o in report.stops] == ['faulty object'] and not report.harms, report
 
 # --- a layout of our own: one CSV file per split, beside the images
 
@@ -171,15 +199,29 @@ def test_a_layout_in_a_copy_of_the_table(folder):
     text[1] = ','.join(['left' if i==2 else v for i,v in enumerate(text[1].split(','))])
     (data/'train.csv').write_text('\n'.join(text))
     report = check_dataset(data, size=128, sources=mine)
-    assert [(o.kind, o.object, o.severity) for o in report.problems] == [('faulty object', 0, 'harms')]
+    assert [(o.kind, o.object, o.severity) for o in report.problems] == [('faulty object', 0, 'stops')]
     with pytest.raises(ValueError, match='no known layout'): read_split(data, 'train')
     assert SOURCES == known
+
+def test_data_without_splits(folder, tmp_path):
+    "All of it is checked, and divided for training"
+    from ssd_fastai.data import DetectionDataLoaders
+    from ssd_fastai.doctor import check_dataset
+    for o in (folder/'clean/JPEGImages').iterdir():
+        shutil.copy(o, tmp_path)
+        shutil.copy(folder/f'clean/Annotations/{o.stem}.xml', tmp_path)
+    report = check_dataset(tmp_path, size=128)
+    assert ([*report.splits], report.splits['all']['images'], report.ok) == (['all'], 40, True), report
+    dls = DetectionDataLoaders.from_folder(tmp_path, size=32, bs=4, num_workers=0, device='cpu')
+    assert (len(dls.train_ds), len(dls.valid_ds)) == (32, 8)
+    (tmp_path/'000001.xml').write_text('<annotation>')
+    assert [o.kind for o in check_dataset(tmp_path).stops] == ['unreadable annotation']
 
 # --- what no file at hand can be blamed for: no image opens, ids repeat, records instead of files
 
 def test_no_image_opens(folder, tmp_path):
     "The wrong folder of images, and pointers of Git LFS: findings, exit code 1, no traceback"
-    if not (folder/'coco').exists(): write_coco(folder)
+    if not (folder/'coco').exists(): write_coco(folder); write_beside(folder)
     (tmp_path/'empty').mkdir()
     res = check('empty', '--train', folder/'coco/train.json', '--valid', folder/'coco/val.json', '--json', 'a.json',
                 '--draw', 'a.png', cwd=tmp_path)
@@ -201,8 +243,8 @@ def test_ids_of_annotations_are_no_keys(folder, tmp_path, ids, bad):
     anns = [dict(id=k, image_id=1, category_id=1, bbox=b) for k,b in zip(ids, boxes)]
     d = dict(images=[dict(id=1, file_name='a.png')], annotations=anns, categories=[dict(id=1, name='cat')])
     (tmp_path/'t.json').write_text(json.dumps(d))
-    harms = check_dataset(tmp_path, 't.json', None).harms
-    assert [(o.kind, o.box[:2], o.image) for o in harms] == [('empty box', tuple(map(float, boxes[bad][:2])), str(tmp_path/'a.png'))]
+    found = [o for o in check_dataset(tmp_path, 't.json', None).problems if o.severity!='note']
+    assert [(o.kind, o.box[:2], o.image) for o in found] == [('empty box', tuple(map(float, boxes[bad][:2])), str(tmp_path/'a.png'))]
 
 def test_records_and_files_have_the_same_findings(folder):
     "What is found in the files is found in the records that were read from them, but for what a reader refuses"
@@ -234,7 +276,7 @@ KINDS = ['flicker','drift','object','dull','groups']
 @pytest.mark.parametrize('kind', KINDS)
 def test_first_alike_is_that_of_all_pairs(kind):
     import numpy as np, torch
-    from ssd_fastai.doctor import _alike
+    from ssd_fastai.splits import alike
     rng = np.random.default_rng(2)
     thumbs,ratios = scenes(kind, 2500, rng),np.where(rng.random(2500)<0.9, 1., 1.5)
     x,r   = torch.as_tensor(thumbs).float().flatten(1),torch.as_tensor(ratios)
@@ -244,14 +286,14 @@ def test_first_alike_is_that_of_all_pairs(kind):
         d  = x[:j]-x[j]
         ok = (limit[:j]>0.1) & (d.pow(2).mean(1).sqrt()<=limit[:j]) & (d.abs().amax(1)<=12) & (r[:j]==r[j])
         if ok.any(): found.append((int(ok.nonzero()[0]), j))
-    assert _alike(thumbs, ratios) == sorted(found)
+    assert alike(thumbs, ratios) == sorted(found)
 
 @pytest.mark.parametrize('kind', KINDS)
 def test_many_frames_of_a_fixed_camera(kind):
     "In seconds; the time for all pairs would grow with the square of their number"
     import time, numpy as np
-    from ssd_fastai.doctor import _alike
+    from ssd_fastai.splits import alike
     thumbs = scenes(kind, 10_000, np.random.default_rng(3))
     start  = time.perf_counter()
-    _alike(thumbs, np.ones(10_000))
+    alike(thumbs, np.ones(10_000))
     assert time.perf_counter()-start < 30
