@@ -232,7 +232,7 @@ def test_a_terminal_gets_a_bar_and_then_a_row_per_epoch(room, tmp_path):
     with contextlib.suppress(OSError):  # the other end is closed
         while (o := os.read(here, 65536)): text += o
     assert p.wait(600)==0, text[-2000:]
-    text = text.decode().replace('\r\n', '\n')
+    text = text.decode().replace('\r\n', '\n').replace('\x1b[K', '')
     assert re.search('\r[^\r\n]*█', text), text[-3000:]
     seen = [o.rsplit('\r', 1)[-1] for o in text.splitlines()] # what stands on the screen in the end
     rows = [o.split() for o in seen]
