@@ -234,7 +234,7 @@ def test_a_terminal_gets_a_bar_and_then_a_row_per_epoch(room, tmp_path):
     assert p.wait(600)==0, text[-2000:]
     text = text.decode().replace('\r\n', '\n').replace('\x1b[K', '')
     assert re.search('\r[^\r\n]*█', text), text[-3000:]
-    seen = [o.rsplit('\r', 1)[-1] for o in text.splitlines()] # what stands on the screen in the end
+    seen = [o.rsplit('\r', 1)[-1] for o in text.split('\n')] # what stands on the screen in the end
     rows = [o.split() for o in seen]
     head = next(i for i,o in enumerate(rows) if o[:1]==['epoch'])
     assert [o[0] for o in rows[head+1:head+3]]==['0','1'] and not any('█' in o for o in seen), seen
