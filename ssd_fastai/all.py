@@ -7,6 +7,7 @@ from .boxes import *
 from .images import *
 from .resize import *
 from .records import *
+from .tiles import *
 from .draw import *
 from .formats import *
 from .anchors import *
@@ -17,6 +18,7 @@ from .metrics import *
 from .analysis import *
 from .synth import *
 from .readers import *
+from .splits import *
 from .data import *
 from .doctor import *
 from .head import *

@@ -175,7 +175,7 @@ def parse_size(
     return hw[0] if len(hw)==1 else tuple(hw)
 
 # %% ../nbs/64_cli.ipynb #3afcdd2d
-def _tiles(tile, tile_overlap):
+def _tile_args(tile, tile_overlap):
     "The arguments `tile` and `tile_overlap` that are given. `ValueError` for an overlap without a tile"
     if tile is None and tile_overlap is not None:
         raise ValueError('--tile-overlap is a share of --tile: give that as well')
@@ -417,7 +417,7 @@ def ssd_train(
     length = _length(epochs, minutes)
     how    = dict(frozen=frozen, lr=lr, seed=seed, patience=patience)
     check_numbers(precision, workers=workers, **length, **how)
-    tiles,size = _tiles(tile, tile_overlap),parse_size(size)
+    tiles,size = _tile_args(tile, tile_overlap),parse_size(size)
     rank,_ = rank_and_size()
     exit_on_sigterm('ssd-train', '--resume goes on from the last checkpoint')
     if rank: sys.stdout = open(os.devnull, 'w') # only rank 0 prints
@@ -430,7 +430,6 @@ def ssd_train(
         if not rank: print(f'ssd-train: {e or "interrupted"}', file=sys.stderr)
         sys.exit(130)
     if ev is None: return
-    if parts[2]: print(f'  ssd-eval {out}/model.safetensors {data} --split {out}/valid.txt')
     print(ev)
 
 # %% ../nbs/64_cli.ipynb #a2204e82
@@ -517,7 +516,7 @@ def ssd_eval(
     _check_split(data, split)
     if detections: ev = _evaluate_list(detections, data, split, train, how)
     else:
-        tiles   = _tiles(tile, tile_overlap)
+        tiles   = _tile_args(tile, tile_overlap)
         records = read_split(data, split, **how)
         _say_layout(data, split)
         ev = _load_for(model, records).evaluate(records, **limits, **tiles)
@@ -641,7 +640,7 @@ def _write_yolo(folder, d, name, vocab):
     image.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(d.file, image)
 
-def _yolo_names(folder, vocab):
+def _write_yolo_names(folder, vocab):
     "Write the class names as YOLO's programs read them"
     import yaml
     from ssd_fastai.files import write_whole
@@ -671,7 +670,7 @@ def _annotation_outputs(names, vocab, voc=None, yolo=None, labelme=None):
         old = [p for o in names if folder and (p := Path(folder)/f'{o}{end}').exists()]
         if old: raise ValueError(f'{old[0]} is there already, and may have been corrected: choose another folder')
     outs = [(voc, _write_voc), (labelme, _write_labelme), (yolo, partial(_write_yolo, vocab=vocab))]
-    if yolo and not rank_and_size()[0]: _yolo_names(Path(yolo), vocab)
+    if yolo and not rank_and_size()[0]: _write_yolo_names(Path(yolo), vocab)
     return [partial(f, Path(at)) for at,f in outs if at]
 
 # %% ../nbs/64_cli.ipynb #032660cd
@@ -787,7 +786,7 @@ def ssd_predict(
     if coco and not json: raise ValueError('--coco gives the ids for --json FILE: give that as well')
     outs = dict(json=json, coco=coco, csv=csv, voc=voc, yolo=yolo, labelme=labelme, draw=draw)
     film = _check_film(images, [k for k,v in dict(video=video, **outs).items() if v])
-    det,tiles = _load(model),_tiles(tile, tile_overlap)
+    det,tiles = _load(model),_tile_args(tile, tile_overlap)
     limits = dict(score=score, iou=iou, max_per_class=max_per_class, max_per_image=max_per_image)
     det.thresholds = det.thresholds.changed(**limits)
     for k,v in tiles.items(): setattr(det, k, v)

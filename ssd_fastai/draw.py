@@ -191,7 +191,7 @@ def draw_boxes(
     labels=None,    # N whole numbers, 1 and up, that choose the colours; None: one colour
     ax=None,        # matplotlib axes; None: a new figure
     difficult=None, # [N] bool: which boxes are dashed
-    title=None,
+    title=None, # of the picture
     legend=None,    # dict from class name to label
     fontsize=None,  # of the texts, points; None: chosen by the size of the picture and the number of boxes
 ): # the axes
@@ -217,9 +217,10 @@ def picture_of(
 )->Image.Image:
     "The picture to draw a record on: `img`, its image, its file or a blank one. ValueError for another size"
     if img is None: img = getattr(o, 'image', None)
-    if img is None: img = o.file
-    if img is None: return Image.new('RGB', o.size[::-1], (238,238,238))
-    img = load_image(img)
+    if img is None and o.file is None: return Image.new('RGB', o.size[::-1], (238,238,238))
+    window = getattr(o, 'window', None) if img is None else None   # the part of its file that a record is about
+    img = load_image(o.file if img is None else img)
+    if window: img = img.crop(window)
     if img.size != o.size[::-1]:
         raise ValueError(f'the picture is {img.size[1]}×{img.size[0]}, '
                          f'but the boxes are in pixels of {o.size[0]}×{o.size[1]}')
@@ -231,7 +232,7 @@ def show(self:GroundTruth,
     img=None,   # anything that `load_image` opens; None: `file`, or a blank picture
     ax=None,    # matplotlib axes; None: a new figure
     vocab=None, # all class names, for the same colours as the detections'; None: the names in this image
-    title=None,
+    title=None, # of the picture
     **kwargs):  # to `draw_boxes`
     "Draw the image with its objects, difficult ones dashed; returns the axes"
     vocab  = vocab or ['#na#', *sorted(set(self.names))]

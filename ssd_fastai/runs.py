@@ -23,8 +23,8 @@ from .anchors import AnchorRecipe
 from .body import WeightsUnavailable, detector_weights
 from .callbacks import *
 from .data import *
-from .data import records_of
-from .draw import show_pairs
+from .data import images_of
+from .draw import new_axes, show_once, show_pairs
 from .files import load_detector, save_detector, whole_file, write_whole
 from .learner import *
 from .metrics import Evaluation
@@ -383,19 +383,17 @@ def plot_history(
     history, # rows of a run, dicts
 ): # a figure
     "Losses by part and AP over the epochs"
-    from matplotlib.figure import Figure
-    fig = Figure(figsize=(9,2.8), layout='constrained')
-    axs = fig.subplots(1, 2)
+    fig,axs = new_axes(1, 2, (9,2.8), layout='constrained')
     names = dict(train_loss='training', valid_loss='validation', cls_loss='its class part', box_loss='its box part'), \
             dict(map='AP at IoU 0.5', coco='COCO AP')
-    for ax,title,known in zip(axs, ('loss','AP on the validation set'), names):
+    for ax,title,known in zip(axs.flat, ('loss','AP on the validation set'), names):
         for k,label in known.items():
             if k in history[0]: ax.plot([o[k] for o in history], 'o-', ms=3, label=label)
         ax.set(title=title, xlabel='epoch')
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.spines[['top','right']].set_visible(False)
         if ax.lines: ax.legend(frameon=False)
-    return fig
+    return show_once(fig)
 
 def picture_of_results(
     det,     # a `Detector`
@@ -433,7 +431,7 @@ class LogPicture(Callback):
         n=4,       # images
     ): self.show,self.n = show,n
     def after_validate(self):
-        fig = picture_of_results(self.learn.detector(), records_of(self.learn.dls.valid), self.n)
+        fig = picture_of_results(self.learn.detector(), images_of(self.learn.dls.valid), self.n)
         self.show(fig, self.train_iter)
         plt.close(fig)
 
@@ -560,7 +558,7 @@ def _evaluated(det, records):
 
 def _time_to_finish(learn, folder, records):
     "Seconds for writing a finished model and its pictures, and for evaluating it; writes into `folder`"
-    valid = records_of(learn.dls.valid)
+    valid = images_of(learn.dls.valid)
     known = list(records or valid)
     begin = time.monotonic()
     det   = load_detector(save_detector(learn, folder/'model.safetensors'))
@@ -739,7 +737,8 @@ def _next_lines(run, data):
     data = shlex.quote(str(data)) if data else 'DATA'
     path = shlex.quote(str(run.model))
     run.say(f'the model is {path}; to go on:')
-    run.say(f'  ssd-eval {path} {data} --split test')
+    held = run.path/'valid.txt'   # where the data have no splits of their own
+    run.say(f'  ssd-eval {path} {data} --split {shlex.quote(str(held)) if held.exists() else "test"}')
     run.say(f'  ssd-predict {path} IMAGES --draw {shlex.quote(str(run.path/"found"))}')
 
 def _finish_run(learn, run, records, info):
@@ -747,7 +746,7 @@ def _finish_run(learn, run, records, info):
     unmeasured = run.path/'unmeasured.safetensors'
     det = load_detector(save_detector(learn, unmeasured, info=info))
     det.model.to(learn.dls.device)
-    valid = records_of(learn.dls.valid)
+    valid = images_of(learn.dls.valid)
     run.say(f'evaluating {len(records or valid):,} images')
     ev    = _evaluated(det, records or valid)
     _choose_threshold(learn, run, _evaluated(det, valid) if records else ev)

@@ -28,7 +28,7 @@ LAYERS = dict(
 WITH_FASTAI  = ['data', 'callbacks', 'learner', 'interpret', 'distributed', 'runs']
 LIGHT        = [o for o in rooms() if o not in WITH_FASTAI]
 MATPLOTLIB   = ['draw', 'analysis', 'alignment', 'anchors', 'match', 'nms', 'cli'] # of the light ones, and inside functions
-NOT_IN_ALL   = ['processes', 'runs', 'cli', 'app']                          # for the console and the browser
+NOT_IN_ALL   = ['processes', 'runs', 'results', 'cli', 'app']                     # for the console and the browser
 def modules(): return [o.stem for o in sorted(LIB.glob('*.py')) if o.stem not in ('__init__', '_modidx', 'all')]
 
 def settings():
