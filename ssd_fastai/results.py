@@ -180,7 +180,8 @@ def read_without_images(
     listing = merged(find_source(data, o).jobs(data, o) for o in names)
     gone    = {o.image for o in listing.jobs if not o.image.exists()}
     if not gone: return read_split(data, split, verbose, classes=classes, **how)
-    if verbose: print(f'{len(gone):,} of {len(listing.jobs):,} images are not in {data}: the annotations give their sizes')
+    if verbose: print(f'{len(gone):,} of {len(listing.jobs):,} images are not in {data}: '
+                      'the annotations give their sizes')
     if isinstance(classes, str): classes = [o.strip() for o in classes.split(',')]
     records = [_stated_record(o, classes) for o in listing.jobs]
     ids,alike = listing.category_ids or {},listing.category_names or {}

@@ -14,11 +14,11 @@ MODULES   = [o for o in sorted(LIB.glob('*.py')) if o.stem not in ('__init__', '
 def is_patch(fn): return any('patch' in ast.unparse(o) for o in fn.decorator_list)
 
 def public(tree):
-    "Functions, classes and patched methods that a user can call; a module's `forward` is told by its class"
+    "Functions, classes and patched methods that a user can call; `forward` and a callback's events are told by their class"
     names = {e.value for o in tree.body if isinstance(o, ast.Assign) and ast.unparse(o.targets[0])=='__all__' for e in o.value.elts}
     for o in tree.body:
         if not isinstance(o, (ast.FunctionDef, ast.ClassDef)) or o.name.startswith('_'): continue
-        if o.name!='forward' and (o.name in names or isinstance(o, ast.FunctionDef) and is_patch(o)): yield o
+        if not re.match('forward$|before_|after_', o.name) and (o.name in names or isinstance(o, ast.FunctionDef) and is_patch(o)): yield o
 
 def parameters(fn):
     "Names of the parameters that need a comment: not `self`, not `cls`"
@@ -27,10 +27,10 @@ def parameters(fn):
     return [o for i,o in enumerate(every) if not (i==0 and o.arg in ('self','cls'))]
 
 def uncommented(fn, lines):
-    "Parameters without a comment in the signature, if one of the others has any"
+    "Parameters without a comment in the signature and without a type that says it all"
     whole = '\n'.join(lines[fn.lineno-1:fn.body[0].lineno-1])
     if len(parameters(fn))<2 and '#' not in whole: return []
-    return [o.arg for o in parameters(fn) if '#' not in lines[o.end_lineno-1][o.end_col_offset:]]
+    return [o.arg for o in parameters(fn) if not o.annotation and '#' not in lines[o.end_lineno-1][o.end_col_offset:]]
 
 @pytest.mark.parametrize('file', MODULES, ids=lambda o: o.stem)
 def test_public_names_are_documented(file):
