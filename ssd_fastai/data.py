@@ -385,7 +385,7 @@ def items_of(dl):
     return list(items)
 
 def images_of(dl):
-    "The records of whole images behind a data loader: those that were cut into windows, if they were. Errors as `records_of`"
+    "The records of whole images behind a data loader, before they were cut into windows. Errors as `records_of`"
     whole = getattr(getattr(dl, 'dataset', None), 'whole', None)
     return records_of(dl) if whole is None else list(whole)
 
@@ -439,7 +439,7 @@ def _say_twice(train, valid):
     if both: print(f'{len(both):,} of {plural(len(valid),"validation image")} in the training split too: '
                    'figures will be too good')
 
-def _cut(train, valid, tile, overlap, size):
+def _as_windows(train, valid, tile, overlap, size):
     "Both parts as windows, and a line that says so; as they are for a `tile` of None"
     if tile is None: return train,valid
     parts = [tile_records(o, tile, overlap) for o in (train,valid)]
@@ -464,7 +464,7 @@ class DetectionDataLoaders(DataLoaders):
         path='.',          # where the learner writes
         device=None,       # None: fastai's default
         verify=True,       # decode every image once before training?
-        tile=None,         # cut larger images into windows of this size, pixels of the original: a number or (height, width)
+        tile=None,         # cut larger images into windows of this side, pixels of the original; or (height, width)
         tile_overlap=0.2,  # share of a window that it has in common with the next, 0–0.9
     ):
         "From two lists of records. `ValueError` for an empty split, a `bs` that is too large, or an unknown class"
@@ -477,7 +477,7 @@ class DetectionDataLoaders(DataLoaders):
         fit.tile,fit.tile_overlap = tile,tile_overlap
         _say_twice(*whole)
         if verify: verify_pixels(sum(whole, []))
-        train,valid = _cut(*whole, tile, tile_overlap, fit.size)
+        train,valid = _as_windows(*whole, tile, tile_overlap, fit.size)
         bs    = batch_size(bs, len(train), device)
         idxs  = list(range(len(train)+len(valid)))
         parts = [[_ToImage()], [_ToBoxes()], [_ToLabels(vocab)], [_ToDifficult()]]
@@ -614,7 +614,7 @@ def from_df(cls:DetectionDataLoaders,
     read = lambda rows: read_df(rows, path, rescale=rescale, classes=classes, skip_broken=skip_broken)
     if 'is_valid' not in df.columns: parts = split_records(read(df), valid_pct, seed, group)
     else:
-        if group is not None: raise ValueError('the column is_valid divides the images: take it out, or leave out group=')
+        if group is not None: raise ValueError('the column is_valid divides the images already: leave out group=')
         mask  = _valid_rows(df)
         parts = read(df[~mask]),read(df[mask])
     return _make(cls, parts, path, skip_broken, kwargs)

@@ -39,7 +39,7 @@ _KINDS = { # kind → severity, cure
     'faulty object':            ('stops', 'correct it, or take the object out'),
     'unknown class':            ('stops', 'correct the name, or add objects of the class to the training split'),
     'no object':                ('stops', 'is it the right split?'),
-    'wrong size':               ('harms', 'scale the boxes if they were drawn at the stated size, or correct that size'),
+    'wrong size':               ('harms', 'scale the boxes if they were drawn at the stated size, or correct it'),
     'box reaches out':          ('harms', 'draw it again: is it of this image, at this size?'),
     'duplicate box':            ('harms', 'take one of the two out'),
     'same image in two splits': ('harms', 'take it out of one of them'),
@@ -367,7 +367,7 @@ class DatasetReport:
 def _verdict(o):
     "One line on a report"
     n = {s: len(o.of_severity(s)) for s in SEVERITIES}
-    bad  = [f'{plural(n[s], "finding")} would {verb} training' for s,verb in (('stops','stop'),('harms','harm')) if n[s]]
+    bad  = [f'{plural(n[s], "finding")} would {s[:-1]} training' for s in ('stops','harms') if n[s]]
     rest = [f'{plural(n["left out"], "object")} left out by training itself'] if n['left out'] else []
     return ', '.join([*(bad or ['nothing that would stop or harm training']), *rest, plural(n['note'], 'note')])
 
@@ -545,7 +545,7 @@ def check_dataset(
     for k in range(0, len(pics), 10_000):             # some at a time, which saves memory
         some = pics[k:k+10_000]
         map_threads(_open_picture, some)              # Pillow decodes in several threads at once,
-        for o in some: _examine(o, size, rescale)     # while annotations are Python's work, which threads would slow down
+        for o in some: _examine(o, size, rescale)     # while threads would slow down annotations, Python's work
     main   = _class_spellings(pics)
     found += _classes(pics, splits, main, vocab[splits[0]]) + _split_findings(pics, splits, rescale)
     _copies(pics)

@@ -297,7 +297,7 @@ def divide(
     if valid_pct is not None and valid not in (None,'val','valid'):
         raise ValueError(f'valid={str(valid)!r} and valid_pct={valid_pct}: give one of the two')
     if valid_pct is not None: return split_records(read(train), valid_pct, seed, group, verbose)
-    if group is not None: raise ValueError('group= says what to keep together when data are divided: give valid_pct= too')
+    if group is not None: raise ValueError('group= is for data that are divided: give valid_pct= too')
     if valid is None: raise ValueError('there is nothing to validate on: give valid=, or valid_pct=0.2')
     return read(train),read(valid)
 
@@ -318,9 +318,9 @@ def read_train_valid(
     **kwargs        # of `read_split`: verbose, sources, rescale, classes, skip_broken
 )->tuple:           # training and validation `Records`
     "The two parts that a training needs. Errors as in `read_split` and `split_records`"
-    sources = kwargs.get('sources', SOURCES)
+    sources,verbose = kwargs.get('sources', SOURCES),kwargs.get('verbose', True)
     if valid_pct is not None and train=='train' and not has_splits(path, sources): train = 'all'
-    return divide(lambda o: read_split(path, o, **kwargs), train, valid, valid_pct, seed, group, kwargs.get('verbose', True))
+    return divide(lambda o: read_split(path, o, **kwargs), train, valid, valid_pct, seed, group, verbose)
 
 # %% ../nbs/33_splits.ipynb #9c9f23b8
 def write_list(
@@ -331,5 +331,5 @@ def write_list(
     lines = [os.path.abspath(o) for o in dict.fromkeys(_files(records))]
     for o in lines:
         if o.splitlines()!=[o] or o!=o.strip():
-            raise ValueError(f'{o!r}: a name with a line break, or with a space at its end, cannot be listed: rename it')
+            raise ValueError(f'{o!r}: a name with a line break or a space at its end cannot be listed: rename it')
     Path(file).write_text(''.join(f'{o}\n' for o in lines), encoding='utf-8')
