@@ -416,7 +416,7 @@ def batch_size(
     "`bs`, or for None one that suits `n`. `ValueError` where it is not a whole number from 1 to `n`"
     if bs is None:
         most = 128 if torch.device(device).type=='cuda' else 16
-        bs = max(1, min(most, max(n//20, min(4, n))))
+        bs = max(1, min(most, max(n//50, min(4, n))))
         print(f'bs={bs}: {plural(n//bs,"step")} per epoch of {plural(n,"image")}; bs= gives another')
     if isinstance(bs, bool) or not isinstance(bs, int) or bs<1:
         raise ValueError(f'bs={bs!r}: give a whole number from 1')
@@ -489,7 +489,7 @@ class DetectionDataLoaders(DataLoaders):
         return dls
 
 # %% ../nbs/34_data.ipynb #d5d2f362
-def _explained(f):
+def explained(f):
     "Add what is said about each parameter of `f`, those that it passes on included, to its docstring"
     try: about = {k:v for k,v in docments(f).items() if k not in ('cls','return') and v}
     except OSError: return f   # no source at hand
@@ -503,7 +503,7 @@ def _make(cls, parts, path, skip_broken, kwargs):
 
 # %% ../nbs/34_data.ipynb #79447bba
 @patch(cls_method=True)
-@_explained
+@explained
 @delegates(DetectionDataLoaders.from_records)
 def from_voc(cls:DetectionDataLoaders,
     path,           # a VOC folder, a VOCdevkit of several years, or a list of either
@@ -524,7 +524,7 @@ def from_voc(cls:DetectionDataLoaders,
 
 # %% ../nbs/34_data.ipynb #cde90062
 @patch(cls_method=True)
-@_explained
+@explained
 @delegates(DetectionDataLoaders.from_records)
 def from_coco(cls:DetectionDataLoaders,
     images,          # folder of the images, or a pair: of training and of validation
@@ -546,7 +546,7 @@ def from_coco(cls:DetectionDataLoaders,
 
 # %% ../nbs/34_data.ipynb #730fc440
 @patch(cls_method=True)
-@_explained
+@explained
 @delegates(DetectionDataLoaders.from_records)
 def from_pascal_2007(cls:DetectionDataLoaders,
     path,          # the folder that `untar_data(URLs.PASCAL_2007)` returns
@@ -562,7 +562,7 @@ def from_pascal_2007(cls:DetectionDataLoaders,
 
 # %% ../nbs/34_data.ipynb #2f6c9b17
 @patch(cls_method=True)
-@_explained
+@explained
 @delegates(DetectionDataLoaders.from_records)
 def from_yolo(cls:DetectionDataLoaders,
     path,           # a YOLO data.yaml, or the folder that holds it
@@ -597,7 +597,7 @@ def _valid_rows(df):
     raise ValueError(f'image {mixed.iloc[0]!r} has rows with is_valid true and false: an image belongs to one split')
 
 @patch(cls_method=True)
-@_explained
+@explained
 @delegates(DetectionDataLoaders.from_records)
 def from_df(cls:DetectionDataLoaders,
     df,             # one row per box: fname,label,x1,y1,x2,y2[,difficult,is_valid]
@@ -621,7 +621,7 @@ def from_df(cls:DetectionDataLoaders,
 
 # %% ../nbs/34_data.ipynb #975e448f
 @patch(cls_method=True)
-@_explained
+@explained
 @delegates(DetectionDataLoaders.from_records)
 def from_folder(cls:DetectionDataLoaders,
     path,           # a data set in any layout: a folder, or its data.yaml, COCO or CSV file
