@@ -502,8 +502,9 @@ class TimePlan:
         self.epochs = int(0.95*self.left()//epoch)
         if self.epochs>0: return
         other = self.used() + self.finish
-        raise ValueError(f'minutes={self.total/60:g}: too short for one epoch of about {epoch:.2g} s, '
-                         f'with {other:.2g} s before and after it: give {math.ceil((other+epoch/0.95)/6)/10:g} or more')
+        about = lambda s: f'{float(f"{s:.2g}"):g} s'   # two digits
+        raise ValueError(f'minutes={self.total/60:g}: too short for one epoch of about {about(epoch)}, '
+                         f'with {about(other)} before and after it: give {math.ceil((other+epoch/0.95)/6)/10:g} or more')
 
 # %% ../nbs/58_runs.ipynb #35e5dee3
 @patch
