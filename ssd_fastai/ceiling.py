@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .boxes import box_iou
-from .detector import Detector, decode_output
+from .detector import Detector, decode_output, larger_than
 from .match import match_anchors
 from .resize import Fit
 from .tiles import cut_record, from_window, windows
@@ -83,7 +83,8 @@ class PerfectPrediction:
 def _ideal(det, model, record, thresholds):
     "(`Detections` of an ideal model, boxes of all anchors [A,4] in pixels, the object that each has [A])"
     (h,w),(tile,overlap) = record.size,det.tiling()
-    wins     = windows(record.size, tile, overlap) if tile else [(0,0,w,h)]
+    wins     = windows(record.size, tile, overlap) if tile else []
+    if len(wins)!=1: wins = [*wins, (0,0,w,h)]
     labels   = record.labels(det.vocab)
     numbered = replace(record, names=[str(i) for i in range(len(record))])
     limits   = thresholds if len(wins)==1 else replace(thresholds, max_per_class=None, max_per_image=None)
@@ -98,7 +99,9 @@ def _ideal(det, model, record, thresholds):
         found  += det.detections(b, s, [fit], [record.file], thresholds=limits)
         boxes.append(from_window(fit.to_px(b[0].cpu()), win))
         owners.append(idx[owner[0].cpu()])
-    if len(wins)>1: found = [det.merged(found, wins, record.size, thresholds, file=record.file)]
+    if tile and len(wins)>1:
+        found[-1] = larger_than(found[-1], tile) # the last window is the whole image
+        found = [det.merged(found, wins, record.size, thresholds, file=record.file)]
     return found[0],torch.cat(boxes),torch.cat(owners)
 
 # %% ../nbs/49_ceiling.ipynb #c350702f

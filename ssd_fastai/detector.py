@@ -268,6 +268,15 @@ def detect(self:Detector,
     if one: return next(found)
     return list(found) if hasattr(imgs, '__len__') else found
 
+# %% ../nbs/48_detector.ipynb #70c84c0c
+def larger_than(
+    d,    # `Detections` of an image
+    tile, # (height, width) of a tile, pixels
+):        # `Detections`
+    "Those with a side that no tile can hold"
+    h,w = tile
+    return d[(d.boxes[:,2]-d.boxes[:,0]>w) | (d.boxes[:,3]-d.boxes[:,1]>h)]
+
 # %% ../nbs/48_detector.ipynb #7bb469c5
 @patch
 def merged(self:Detector,
@@ -297,7 +306,8 @@ def _detect_windows(self:Detector, img, bs, thresholds, mirror, tile, overlap):
     for i in range(0, len(wins), bs):
         part   = self._detect_batch([pic.crop(o) for o in wins[i:i+bs]], unlimited, mirror)
         found += [replace(o, image=None) for o in part]
-    return self.merged(found, wins, size, thresholds, **kept)
+    whole = larger_than(self._detect_batch([pic], unlimited, mirror)[0], tile)
+    return self.merged([*found, whole], [*wins, (0,0,pic.width,pic.height)], size, thresholds, **kept)
 
 # %% ../nbs/48_detector.ipynb #926c6c02
 @patch

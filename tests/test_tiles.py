@@ -19,16 +19,17 @@ class Boxes:
     def decode(self, offsets, anchors, cells): return offsets
 
 class SeesColours(nn.Module):
-    "Reports red and blue rectangles whose sides are at least `least` pixels of what it sees"
-    def __init__(self, n=200, least=4):
+    "Reports red and blue rectangles whose sides are at least `least` pixels of what it sees; `whole`: none that touch its border"
+    def __init__(self, n=200, least=4, whole=False):
         super().__init__()
-        self.n, self.least, self.coder = n, least, Boxes()
+        self.n, self.least, self.whole, self.coder = n, least, whole, Boxes()
         self.register_buffer('anchors', torch.zeros(n,4)); self.register_buffer('cells', torch.zeros(n,2)); self.seen = []
 
     def forward(self, x):
         boxes, logits = torch.zeros(len(x), self.n, 4), torch.full((len(x), self.n, 3), -9.)
         for i, o in enumerate(x.numpy()):
-            found = [(k+1, b) for k, c in enumerate((0,2)) for b in rectangles(o[c]-o[1]>0.25) if min(b[2]-b[0], b[3]-b[1])>=self.least]
+            found = [(k+1, b) for k, c in enumerate((0,2)) for b in rectangles(o[c]-o[1]>0.25) if min(b[2]-b[0], b[3]-b[1])>=self.least
+                     and not (self.whole and (min(b)==0 or b[2]==x.shape[3] or b[3]==x.shape[2]))]
             for j, (k, b) in enumerate(found[:self.n]):
                 boxes[i,j], logits[i,j,k] = px_to_unit([b], tuple(x.shape[2:]))[0], 3+b[2]/1e4
         self.seen.append(len(x))
@@ -60,7 +61,7 @@ def test_small_objects_of_a_large_photograph():
     det = detector()
     assert recall(det.detect(im, max_per_image=1000), truth)[0] < 0.2
     assert recall(det.detect(im, tile=640, max_per_image=1000), truth) == (1, 0)
-    assert max(det.model.seen)==16 and sum(det.model.seen)==1+48   # 16 tensors at a time
+    assert max(det.model.seen)==16 and sum(det.model.seen)==1+48+1   # 16 tensors at a time; the whole image is looked at last
 
 @pytest.mark.parametrize('tile,overlap,seed', [(640,0.2,1), ((480,640),0.2,2), (400,0.5,3), (640,0.,4), (333,0.1,5)])
 def test_objects_of_all_sizes(tile, overlap, seed):
@@ -69,6 +70,15 @@ def test_objects_of_all_sizes(tile, overlap, seed):
     d = detector(tile=tile, tile_overlap=overlap).detect(im)
     assert recall(d, truth, 0.8 if overlap else 0.5) == (1, 0)
     assert (d.boxes>=0).all() and (d.boxes<=torch.tensor([2100,1500,2100,1500])).all() and d.size==(1500,2100)
+
+def test_what_no_tile_can_hold_is_found_in_the_whole_image():
+    "By a model that reports no pieces; what fits into a tile comes from the tiles alone"
+    boxes = [(200,150,1900,900), (100,1100,125,1125), (1500,1000,1800,1200)]
+    im = Image.new('RGB', (2100,1500), (120,120,120))
+    for x1, y1, x2, y2 in boxes: ImageDraw.Draw(im).rectangle((x1, y1, x2-1, y2-1), fill=(20,20,255))
+    truth = GroundTruth(boxes, ['blue']*3, size=(1500,2100))
+    d = Detector(SeesColours(whole=True), VOCAB, 320).detect(im, tile=640)
+    assert recall(d, truth, 0.8)==(1, 0)
 
 def test_objects_at_the_edges_of_the_image_and_of_tiles():
     "In the corners, along the borders, and centred where windows begin and end"
