@@ -412,9 +412,10 @@ def _pictures(path, split, sources, found, vocab):
     listing = merged(source.jobs(path, o, faults) for o in names)
     vocab.update({split: listing.vocab or ()})
     for f in faults:
-        reason,cure,name = _take_apart(f.error, f.file, which=f.which)
+        file = f.file or (listing.jobs[0].annotation if listing.jobs else path)
+        reason,cure,name = _take_apart(f.error, file, which=f.which)
         kind = 'image not found' if f.what=='image' else 'faulty object'
-        found.append(_finding(kind, _rel(f.file, root), reason, f.which, name, cure=cure))
+        found.append(_finding(kind, _rel(file, root), reason, f.which, name, cure=cure))
     for o in listing.notes:
         if o.why==LISTED_TWICE: found.append(_finding('listed twice', split, f'{o.file} is listed more than once'))
         if o.kind=='clipped' or o.kind=='left out' and o.why!=OTHER_CLASS:

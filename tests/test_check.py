@@ -74,7 +74,8 @@ def test_exit_code_is_about_what_stops(folder):
 def test_yolo(folder):
     res = check('yolo', '--size', '128', '--json', 'yolo.json', cwd=folder)
     assert res.returncode == 0, res.stdout + res.stderr
-    clean,yolo = (json.loads((folder/f'{o}.json').read_text())['splits'] for o in ('clean','yolo'))
+    check('clean', '--size', '128', '--json', 'again.json', cwd=folder)
+    clean,yolo = (json.loads((folder/f'{o}.json').read_text())['splits'] for o in ('again','yolo'))
     assert yolo == clean
 
 def test_faulty_yolo(folder):
@@ -121,16 +122,16 @@ def write_beside(path):
             (path/home).mkdir(parents=True, exist_ok=True)
             for o in recs: shutil.copy(o.file, path/home)
         for o in recs: shutil.copy(path/f'clean/Annotations/{o.image_id}.xml', path/'beside'/split)
-        df = pd.concat([o.to_df().assign(fname=o.file.name) for o in recs])
+        df = pd.concat([o.to_df().assign(fname=o.file.name) for o in recs])[['label','x1','y1','x2','y2','fname']]
         df.rename(columns=dict(fname='filename', label='class', x1='xmin', y1='ymin', x2='xmax', y2='ymax')).to_csv(
             path/f'table/{split}.csv', index=False)
 
 # layout: (its folder, names of its splits, a file to spoil, what to replace in it)
 LAYOUTS = dict(VOC=('clean', ('train','val'), 'Annotations/000001.xml', ('<xmin>', '<xmin>x')),
-               COCO=('coco', ('train.json','val.json'), 'train.json', ('"bbox": [', '"bbox": ["x", ')),
+               COCO=('coco', ('train','val'), 'train.json', ('"bbox": [', '"bbox": ["x", ')),
                YOLO=('yolo', ('train','val'), 'labels/train/000001.txt', (' ', ' x ')),
                folder=('beside', ('train','val'), 'train/000001.xml', ('<xmin>', '<xmin>x')),
-               table=('table', ('train','val'), 'train.csv', ('000001.jpg,', '000001.jpg,,,,,,#')))
+               table=('table', ('train','val'), 'train.csv', ('.0,', 'x,')))
 
 def test_every_layout_is_known_here():
     from ssd_fastai.readers import SOURCES
@@ -146,20 +147,19 @@ def test_layout(folder, name, tmp_path):
     path = tmp_path/home
     shutil.copytree(folder/home, path)
     assert SOURCES[name].describe(path) and set(splits) <= set(SOURCES[name].splits(path))
-    given = [str(path/o) if o.endswith('.json') else o for o in splits]
-    for split,o in zip(('train','val'), given):
+    for split,o in zip(('train','val'), splits):
         for a,b in zip(read_split(path, o, verbose=False), read_voc(folder/'clean', split, verbose=False), strict=True):
             assert (a.file.name, a.names, a.size) == (b.file.name, b.names, b.size)
             assert (a.boxes-b.boxes).abs().sum() < 0.1
     (path/file).write_text((path/file).read_text().replace(old, new, 1))
-    with pytest.raises(ValueError) as e: read_split(path, given[0], verbose=False)
+    with pytest.raises(ValueError) as e: read_split(path, splits[0], verbose=False)
     assert Path(file).name in str(e.value) and '\n' not in str(e.value)
-    report = check_dataset(path, *given, size=128)
+    report = check_dataset(path, *splits, size=128)
     assert [o.kind for o in report.stops] == ['faulty object'] and not report.harms, report
 
-# --- a layout of our own: one CSV file per split, beside the images
+# --- a layout of our own: one table per split, beside the images, with an ending that no other layout has
 
-def csv_splits(path): return sorted(o.stem for o in Path(path).glob('*.csv'))
+def csv_splits(path): return sorted(o.stem for o in Path(path).glob('*.rows'))
 
 def csv_parse(rows, size, faults=None):
     from ssd_fastai.formats import Annotation, collecting, parse_row
@@ -171,9 +171,9 @@ def csv_parse(rows, size, faults=None):
 def csv_jobs(path, split, faults=None):
     import pandas as pd
     from ssd_fastai.readers import Job, Listing
-    df,images = pd.read_csv(Path(path)/f'{split}.csv'),{}
+    df,images = pd.read_csv(Path(path)/f'{split}.rows'),{}
     for k,row in zip(df.index, df.to_dict('records')): images.setdefault(row['fname'], []).append((k, row))
-    return Listing([Job(Path(path)/o, Path(path)/f'{split}.csv', partial(csv_parse, rows), o, True)
+    return Listing([Job(Path(path)/o, Path(path)/f'{split}.rows', partial(csv_parse, rows), o, True)
                     for o,rows in images.items()])
 
 def test_a_layout_in_a_copy_of_the_table(folder):
@@ -181,23 +181,23 @@ def test_a_layout_in_a_copy_of_the_table(folder):
     import pandas as pd
     from ssd_fastai.doctor import check_dataset
     from ssd_fastai.readers import SOURCES, Source, describe_data, read_split, read_voc
-    source = Source('a folder of images with a CSV file per split',
-                    lambda path: f'CSV files: {", ".join(csv_splits(path))}' if csv_splits(path) else None,
+    source = Source('a folder of images with a table per split',
+                    lambda path: f'tables: {", ".join(csv_splits(path))}' if csv_splits(path) else None,
                     csv_splits, csv_jobs)
-    known,data = dict(SOURCES),folder/'csv'
-    mine = {**SOURCES, 'csv':source}
+    known,data = dict(SOURCES),folder/'own'
+    mine = {**SOURCES, 'own':source}
     data.mkdir()
     for split in ('train','val'):
         recs = read_voc(folder/'clean', split)
         for o in recs: shutil.copy(o.file, data)
-        pd.concat([o.to_df().assign(fname=o.file.name) for o in recs]).to_csv(data/f'{split}.csv', index=False)
-    assert describe_data(data, mine) == 'CSV files: train, val'
+        pd.concat([o.to_df().assign(fname=o.file.name) for o in recs]).to_csv(data/f'{split}.rows', index=False)
+    assert describe_data(data, mine) == 'tables: train, val'
     for a,b in zip(read_split(data, 'train,val', sources=mine), read_voc(folder/'clean', 'train,val')):
         assert (a.file.name, a.names, a.boxes.tolist()) == (b.file.name, b.names, b.boxes.tolist())
     assert check_dataset(data, size=128, sources=mine).problems == []
-    text = (data/'train.csv').read_text().splitlines()
+    text = (data/'train.rows').read_text().splitlines()
     text[1] = ','.join(['left' if i==2 else v for i,v in enumerate(text[1].split(','))])
-    (data/'train.csv').write_text('\n'.join(text))
+    (data/'train.rows').write_text('\n'.join(text))
     report = check_dataset(data, size=128, sources=mine)
     assert [(o.kind, o.object, o.severity) for o in report.problems] == [('faulty object', 0, 'stops')]
     with pytest.raises(ValueError, match='no known layout'): read_split(data, 'train')
@@ -223,8 +223,8 @@ def test_no_image_opens(folder, tmp_path):
     "The wrong folder of images, and pointers of Git LFS: findings, exit code 1, no traceback"
     if not (folder/'coco').exists(): write_coco(folder); write_beside(folder)
     (tmp_path/'empty').mkdir()
-    res = check('empty', '--train', folder/'coco/train.json', '--valid', folder/'coco/val.json', '--json', 'a.json',
-                '--draw', 'a.png', cwd=tmp_path)
+    for o in ('train','val'): shutil.copy(folder/f'coco/{o}.json', tmp_path/'empty')
+    res = check('empty', '--json', 'a.json', '--draw', 'a.png', cwd=tmp_path)
     assert res.returncode == 1 and 'image not found: 34' in res.stdout, res.stdout + res.stderr
     shutil.copytree(folder/'clean', tmp_path/'lfs')
     for o in (tmp_path/'lfs/JPEGImages').iterdir(): o.write_text('version https://git-lfs.github.com/spec/v1\n')
