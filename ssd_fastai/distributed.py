@@ -9,7 +9,7 @@ __all__ = ['ShareDL', 'join_metric', 'DetectionTrainer']
 from fastai.vision.all import *
 try: from fastai.distributed import DistributedDL, DistributedTrainer
 except NameError:
-    raise ImportError('several processes need accelerate: pip install ssd_fastai[distributed]') from None
+    raise ImportError('several processes need accelerate: pip install accelerate') from None
 
 from .data import DetectionDL
 from .learner import SSDLearner

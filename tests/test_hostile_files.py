@@ -8,7 +8,7 @@ from safetensors.torch import save, save_file
 from ssd_fastai.files import SEAL_MARK, load_detector, save_detector, seal
 from ssd_fastai.onnx import export_onnx
 
-pytest.importorskip('timm', reason='the fixed detector has a timm body: pip install ssd_fastai[lite]')
+pytest.importorskip('timm', reason='the fixed detector has a timm body: pip install timm')
 GOOD = (Path(__file__).resolve().parent/'golden/detector.safetensors').read_bytes()
 N    = int.from_bytes(GOOD[:8], 'little')
 
@@ -176,7 +176,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 
 @pytest.fixture(scope='module')
 def onnx_file(tmp_path_factory):
-    onnx,_ = pytest.importorskip('onnx', reason='pip install ssd_fastai[export]'),pytest.importorskip('onnxruntime')
+    onnx,_ = pytest.importorskip('onnx', reason='pip install onnx'),pytest.importorskip('onnxruntime')
     path = tmp_path_factory.mktemp('onnx')
     (path/'g.safetensors').write_bytes(GOOD)
     export_onnx(load_detector(path/'g.safetensors'), path/'g.onnx', suppress=True)

@@ -5,7 +5,7 @@ Random boxes (sound, inverted, flat, thin, across the edge, outside) go through 
 import contextlib, io
 import numpy as np, pytest, torch
 
-pytest.importorskip('hypothesis', reason='the boxes are drawn by hypothesis: pip install ssd_fastai[dev]')
+pytest.importorskip('hypothesis', reason='the boxes are drawn by hypothesis: pip install hypothesis')
 from hypothesis import HealthCheck, given, settings, strategies as st
 from PIL import Image
 from ssd_fastai.data import DetectionDataLoaders
