@@ -119,7 +119,7 @@ def train(learn, r, epochs, c):
     "One cycle, everything at once, averaged weights, as `ssd-train` does; the post at one rate"
     from fastai.vision.all import defaults
     from ssd_fastai.callbacks import AverageWeights
-    if r['kind'] == 'post': return learn.fit(epochs, defaults.lr, cbs=c)
+    if r['kind'] == 'post': return learn.fit(epochs, defaults.lr, cbs=[AverageWeights(0), c])   # 0: no averaging
     learn.fit_one_cycle(epochs, r['lr'], cbs=[AverageWeights(), c])
 
 def evaluate(learn, records, r):

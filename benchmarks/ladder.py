@@ -180,7 +180,7 @@ def plan(run, epochs):
     return plan_stages(epochs, LR, round(epochs/6) or int(epochs>1) if run.start=='frozen' else 0)
 
 def fit(run, learn, epochs, cbs=()):
-    cbs = [NoValid(), *cbs, *([AverageWeights()] if 'average' in run.on else [])]
+    cbs = [NoValid(), *cbs, AverageWeights() if 'average' in run.on else AverageWeights(0)]
     if run.start=='unfreezing': return learn.fit_unfreezing([e for _,e,_ in plan(run, epochs)], lr=LR, cbs=cbs)
     for frozen,e,lr in plan(run, epochs):
         learn.freeze_to(frozen)
@@ -193,7 +193,7 @@ def choose_epochs(run, parts, seed, budget):
     for frozen in {f for f,_,_ in plan(run, 20)}:
         learn.freeze_to(frozen)
         clock = Clock(min(12, max(3, len(learn.dls.train))))
-        with learn.no_bar(), learn.no_logging(): learn.fit(9, LR/10, cbs=[clock, NoValid(), *([AverageWeights()] if 'average' in run.on else [])])
+        with learn.no_bar(), learn.no_logging(): learn.fit(9, LR/10, cbs=[clock, NoValid(), AverageWeights() if 'average' in run.on else AverageWeights(0)])
         pace[frozen] = clock.step*len(learn.dls.train)
     cost = lambda n: sum(pace[f]*e for f,e,_ in plan(run, n))
     return min(range(1,200), key=lambda n: abs(cost(n)-budget))

@@ -6,14 +6,18 @@
 __all__ = ['SSDLearner', 'fused_adamw', 'ssd_learner']
 
 # %% ../nbs/52_learner.ipynb #n4141836
+from html import escape
 from numbers import Integral, Real
 
+from fastai.learner import Learner   # by its name, and the next two: through `import *` alone completion takes seconds
 from fastai.vision.all import *
+from fastcore.basics import patch
+from fastcore.meta import delegates
 
 from .anchors import fit_anchors
 from .callbacks import *
 from .data import *
-from .data import items_of, records_of
+from .data import explained, images_of, items_of
 from .detector import Detector, check_images, decode_output, is_one_image
 from .draw import show_grid, show_pairs
 from .images import image_size, load_image
@@ -27,19 +31,31 @@ from .resize import Fit
 # %% ../nbs/52_learner.ipynb #dec0b58d
 class SSDLearner(Learner):
     "A `Learner` for detection: results are `Detections` in pixels of the original images"
+    detector: None; detect: None; evaluate: None; choose_threshold: None; tta: None; plot_losses: None
+    fine_tune: None; fit_one_cycle: None; fit_unfreezing: None; lr_find: None; save: None; to_fp16: None; to_bf16: None
     @delegates(Learner.__init__, but='dls,model,loss_func')
     def __init__(self,
         dls,             # `DetectionDataLoaders`
         model,           # an `SSD`
         loss_func=None,  # None: `SSDLoss` with its defaults
-        thresholds=None, # which detections count, a `Thresholds`; None: those of the model's head, see `HEADS`
+        thresholds=None, # which detections count, a `Thresholds`; None: those of the model's head, until `evaluate`
+        lr=2e-3,         # learning rate of fits that are given none
+        train_bn=False,  # whether batch norm of frozen groups trains
         cbs=None,        # callbacks
         **kwargs
     ):
         kind = HEADS.get(getattr(model, 'config', {}).get('head'))
-        self.thresholds = thresholds or (kind.thresholds if kind else Thresholds())
+        self._thresholds = thresholds or (kind.thresholds if kind else Thresholds())
+        self.thresholds_set = thresholds is not None   # by the user? Then `evaluate` leaves them alone
         own = [PartsRecorder(), WarnCollapse()] if kwargs.get('default_cbs', True) else []
-        super().__init__(dls, model, loss_func=loss_func or SSDLoss(model), cbs=own+L(cbs), **kwargs)
+        if not train_bn: own.append(BnFreeze())
+        super().__init__(dls, model, loss_func=loss_func or SSDLoss(model), lr=lr, train_bn=train_bn,
+                         cbs=own+L(cbs), **kwargs)
+
+    @property
+    def thresholds(self): return self._thresholds
+    @thresholds.setter
+    def thresholds(self, o): self._thresholds,self.thresholds_set = o,True
 
 # %% ../nbs/52_learner.ipynb #3d55254d
 @patch
@@ -51,13 +67,18 @@ def plot_losses(self:SSDLearner, **kwargs): # array of three axes
 # %% ../nbs/52_learner.ipynb #9174c7e3
 @patch
 def detector(self:SSDLearner)->Detector:
-    "The learner's model as a `Detector`, with its vocabulary, image size and thresholds"
-    return Detector(self.model, self.dls.vocab, self.dls.size, self.dls.method, self.thresholds)
+    "The learner's model as a `Detector`, with its vocabulary, image size, tiles and thresholds"
+    return Detector(self.model, self.dls.vocab, self.dls.size, self.dls.method, self.thresholds,
+                    tile=self.dls.tile, tile_overlap=self.dls.tile_overlap)
 
 # %% ../nbs/52_learner.ipynb #decbbe9e
-def _image(o): return o.file if isinstance(o, GroundTruth) else o
+def _image(o):
+    "What can be opened: a record's file, or the window of it that the record is about"
+    if not isinstance(o, GroundTruth): return o
+    return o.file if o.window is None else load_image(o.file).crop(o.window)
 
 @patch
+@explained
 @delegates(Detector.detect)
 def detect(self:SSDLearner,
     imgs, # one image (path, PIL image, array, tensor, `GroundTruth`), a list of them, or an iterator
@@ -70,7 +91,14 @@ def detect(self:SSDLearner,
     return self.detector().detect(_image(imgs), **kwargs)
 
 # %% ../nbs/52_learner.ipynb #a0cb20b5
+class _Names(list):
+    "Names of a crowd print as their number and the first ten"
+    def __repr__(self):
+        if len(self)<=10: return super().__repr__()
+        return f"(#{len(self)}) [{', '.join(map(repr, self[:10]))}, …]"
+
 @patch
+@explained
 @delegates(Detector.detect)
 def predict(self:SSDLearner,
     item,             # one image, as in `detect`
@@ -81,11 +109,17 @@ def predict(self:SSDLearner,
     if not is_one_image(item) and not isinstance(item, GroundTruth):
         raise ValueError(f'predict takes one image, not {type(item).__name__}: give many to `detect`')
     d   = self.detect(item, **kwargs)
-    res = d, d.names, d.scores
+    res = d, _Names(d.names), d.scores
     return (PILImage(load_image(_image(item))), *res) if with_input else res
 
 # %% ../nbs/52_learner.ipynb #b4d511af
+def _wholes(dl):
+    "The whole images behind a data loader, even if its samples are windows of them"
+    items = items_of(dl)
+    return images_of(dl) if all(isinstance(o, GroundTruth) for o in items) else items
+
 @patch
+@explained
 @delegates(Detector.detect, but='mirror')
 def show_results(self:SSDLearner,
     ds_idx=1,      # 0: training set, 1: validation set, if `dl` is None
@@ -95,7 +129,7 @@ def show_results(self:SSDLearner,
     **kwargs,
 ): # the figure
     "Draw ground truth on the left and detections on the right; without labels the detections alone"
-    items = items_of(self.dls[ds_idx] if dl is None else dl)
+    items = _wholes(self.dls[ds_idx] if dl is None else dl)
     if shuffle: items = random.sample(items, min(max_n, len(items)))
     dets = self.detect(items[:max_n], **kwargs)
     if not all(isinstance(o, GroundTruth) for o in items): return show_grid(dets)
@@ -103,16 +137,58 @@ def show_results(self:SSDLearner,
 
 # %% ../nbs/52_learner.ipynb #1cb71d4d
 @patch
+def choose_threshold(self:SSDLearner,
+    ev, # an `Evaluation` on images that the model was not trained on
+)->str: # a line that says what was chosen; None where the thresholds were set by hand
+    "Take the score threshold with the best F1 in `ev` for all that follows, unless the thresholds were set by hand"
+    if self.thresholds_set: return
+    best = ev.best_threshold()
+    if best is None: return f'nothing right was found: the score threshold stays {self.thresholds.score:g}'
+    self._thresholds = self.thresholds.changed(score=best)
+    return f'from now on what scores above {best:.3g} counts: the best F1 on the validation set'
+
+@patch
+@explained
 @delegates(Detector.evaluate, but='records')
 def evaluate(self:SSDLearner,
-    dl=None,       # a data loader with labels; None: the validation set
+    dl=None,       # a data loader with labels; None: the validation set, which also chooses the score threshold
     **kwargs
 )->Evaluation:
-    "VOC07, VOC12 and COCO AP in original pixels, in float32 and without augmentation"
-    return self.detector().evaluate(records_of(self.dls.valid if dl is None else dl), **kwargs)
+    "VOC07, VOC12 and COCO AP in original pixels, in float32 and without augmentation; see `choose_threshold`"
+    ev   = self.detector().evaluate(images_of(self.dls.valid if dl is None else dl), **kwargs)
+    line = self.choose_threshold(ev) if dl is None and not kwargs.keys() & vars(self.thresholds).keys() else None
+    if line: print(line)
+    return ev
+
+# %% ../nbs/52_learner.ipynb #ece22394
+def _about(learn):
+    "(what, in words) of a learner: model, classes, size, thresholds, and the last epoch's figures"
+    c,t  = getattr(learn.model, 'config', {}),learn.thresholds
+    rec  = getattr(learn, 'recorder', None)
+    last = getattr(rec, 'values', None) or [[]]
+    name,vocab = c.get('arch', type(learn.model).__name__),learn.dls.vocab[1:]
+    more = f' and {len(vocab)-6} more' if len(vocab)>6 else ''
+    yield 'model',   f"{name}, head {c['head']}" if 'head' in c else name
+    yield 'classes', f"{len(vocab)}: {', '.join(map(str, vocab[:6]))}{more}"
+    yield 'size',    '{}×{}, {}'.format(*learn.dls.size, learn.dls.method)
+    yield 'images',  f'{len(learn.dls.train_ds):,} to learn from, {len(learn.dls.valid_ds):,} to validate on'
+    yield 'counts',  f'score above {t.score:.3g}, IoU {t.iou:g}'
+    if not last[-1]: return
+    names = [o for o in rec.metric_names if o not in ('epoch','time')][-len(last[-1]):]   # `validate` has no train_loss
+    yield 'last epoch', ', '.join(f'{k} {v:.3f}' for k,v in zip(names, last[-1]))
+
+@patch
+def __repr__(self:SSDLearner): return f"{type(self).__name__}({'; '.join(f'{k}: {v}' for k,v in _about(self))})"
+
+@patch
+def _repr_html_(self:SSDLearner):
+    rows = ''.join(f'<tr><th style="text-align:left">{k}</th><td style="text-align:left">{escape(v)}</td></tr>'
+                   for k,v in _about(self))
+    return f'<table>{rows}</table>'
 
 # %% ../nbs/52_learner.ipynb #e196d12f
 @patch
+@explained
 @delegates(Detector.detect, but='imgs,mirror')
 def tta(self:SSDLearner,
     ds_idx=1,      # 0: training set, 1: validation set, if `dl` is None
@@ -120,7 +196,7 @@ def tta(self:SSDLearner,
     **kwargs
 )->list:           # one `Detections` per image
     "Detections from every image and its mirror image"
-    return self.detect(items_of(self.dls[ds_idx] if dl is None else dl), mirror=True, **kwargs)
+    return self.detect(_wholes(self.dls[ds_idx] if dl is None else dl), mirror=True, **kwargs)
 
 # %% ../nbs/52_learner.ipynb #c01b80b5
 def _hw(o):
@@ -253,10 +329,11 @@ def fit(self:SSDLearner,
     reset_opt=False, # begin with a new optimiser?
     start_epoch=0,   # first epoch to train, counted from 0
 ):
-    "fastai's `fit`; however it ends, it calls `restore` of the callbacks. ValueError for numbers out of range"
+    "fastai's `fit` with `AverageWeights`; calls `restore` of callbacks however it ends. ValueError for wrong numbers"
     _check_fit(self, n_epoch, lr, wd, start_epoch)
     cbs = L(cbs).map(_usable)
     _check_trackers(self, cbs)
+    if not (self.cbs+cbs).filter(risinstance((AverageWeights,LRFinder))): cbs = cbs + [AverageWeights()]
     self.first_epoch = start_epoch
     try: Learner.fit(self, n_epoch, lr=lr, wd=wd, cbs=cbs, reset_opt=reset_opt)
     except ValueError as e: raise _one_line(e, self.dls) from None
@@ -272,6 +349,20 @@ def _do_fit(self:SSDLearner):
     if self.first_epoch and bar: bar.update(0)   # the bar's clock starts at 0
     for self.epoch in range(self.first_epoch, self.n_epoch):
         self._with_events(self._do_epoch, 'epoch', CancelEpochException)
+
+# %% ../nbs/52_learner.ipynb #e63ce802
+@patch
+@delegates(Learner.save)
+def save(self:SSDLearner,
+    file, # name in `path/model_dir`, or a path
+    **kwargs
+):        # the path of the file
+    "fastai's `save`; inside a fit it saves the averaged weights, which are those that were validated"
+    avg = getattr(self, 'average_weights', None)
+    if avg is None or avg.average is None or avg.trained is not None: return Learner.save(self, file, **kwargs)
+    avg.before_validate()
+    try:     return Learner.save(self, file, **kwargs)
+    finally: avg.after_validate()
 
 # %% ../nbs/52_learner.ipynb #c4e6f355
 @patch
@@ -302,6 +393,24 @@ def lr_find(self:SSDLearner,
             for f in self.model_dir.glob('*/_tmp.pth'): self.load(f.with_suffix(''))
             raise
         finally: self.model_dir = was
+
+# %% ../nbs/52_learner.ipynb #dc69c9f7
+@patch
+@explained
+@delegates(Learner.fit_one_cycle, but='n_epoch,lr_max')
+def fine_tune(self:SSDLearner,
+    epochs,          # epochs in which everything trains
+    base_lr=2e-3,    # top learning rate of the head
+    freeze_epochs=0, # epochs before them with a frozen body
+    lr_mult=3,       # after these, rate of the head divided by that of the body's first layers
+    **kwargs
+):
+    "Train everything in one cycle, or after `freeze_epochs` with a frozen body. ValueError for numbers out of range"
+    if freeze_epochs:
+        self.freeze()
+        self.fit_one_cycle(freeze_epochs, base_lr, **kwargs)
+    self.unfreeze()
+    self.fit_one_cycle(epochs, slice(base_lr/lr_mult, base_lr) if freeze_epochs else base_lr, **kwargs)
 
 # %% ../nbs/52_learner.ipynb #0a019932
 @patch
@@ -345,6 +454,7 @@ def fused_adamw(
     return _LiveOptim(params, torch.optim.AdamW, lr=lr, fused=True, **kwargs)
 
 # %% ../nbs/52_learner.ipynb #cd0238d7
+@explained
 @delegates(SSDLearner.__init__, keep=True, but='model,loss_func')
 def ssd_learner(
     dls,              # `DetectionDataLoaders`
@@ -367,6 +477,7 @@ def ssd_learner(
         raise ValueError('ssd_learner: the model normalises its own input: take Normalize out of batch_tfms')
     model = create_ssd(arch, len(dls.vocab), dls.size, pretrained=pretrained and weights is None, weights=weights,
                        head=head, encoding=encoding, recipe=recipe, drop=drop).to(dls.device)
+    if dls.device.type == 'cpu': model.to(memory_format=torch.channels_last)   # faster there
     kind = HEADS[head]
     if recipe is None and kind.fit_recipe: model.set_recipe(fit_anchors(dls, model.recipe, grids=model.grids))
     loss_func = loss_func or partial(SSDLoss, box=kind.box_loss, box_weight=kind.box_weight)

@@ -10,6 +10,7 @@ os.environ.setdefault('MPLBACKEND', 'Agg')
 import fastai.vision.all as fva
 from fastai.vision.all import *
 from ssd_fastai.all import *
+from ssd_fastai.runs import train_run
 
 for o in [o for o in globals() if o.startswith('test')]: del globals()[o]   # fastcore's own, which pytest would collect
 
@@ -64,13 +65,26 @@ def m_callbacks(learn):
     with learn.removed_cbs(cb): assert not hasattr(learn, 'gradient_clip')
     learn.remove_cb(GradientClip)
     with learn.added_cbs([GradientClip()]): assert len(learn.cbs)==n+1
-    learn.add_cbs([GradientClip(), BnFreeze]).remove_cbs([GradientClip, BnFreeze])
+    learn.add_cbs([GradientClip(), TerminateOnNaNCallback]).remove_cbs([GradientClip, TerminateOnNaNCallback])
     assert len(learn.cbs)==n
 def m_freezing(learn):
     learn.freeze(); a = n_frozen(learn)
     learn.freeze_to(1); b = n_frozen(learn)
     learn.unfreeze()
     assert a>b>n_frozen(learn)==0
+def m_fine_tune(learn):
+    "Everything trains in one cycle at 2e-3; `freeze_epochs` come before, with the body as it was"
+    learn.freeze()
+    rates = []
+    note  = Callback(before_step=lambda _: rates.append([h['lr'] for h in learn.opt.hypers]))
+    learn.fine_tune(1, cbs=note)
+    assert n_frozen(learn)==0 and len(learn.recorder.values)==1 and 1e-3<np.max(rates)<=2e-3
+    assert all(len(set(o))==1 for o in rates)
+    body = [o.clone() for o in learn.model.body.state_dict().values()]
+    seen = []
+    def same(_): seen.append(all((a==b).all() for a,b in zip(body, learn.model.body.state_dict().values())))
+    learn.fine_tune(1, freeze_epochs=1, cbs=Callback(after_train=same))
+    assert seen==[True, False] and n_frozen(learn)==0
 def m_save(learn):
     was,file = weights(learn),learn.save('here')
     assert file.is_file()
@@ -158,7 +172,7 @@ def m_opt(learn):
 METHODS = dict(
     fit=m_fit('fit', 1, 1e-3),
     fit_one_cycle=m_fit('fit_one_cycle', 1, 1e-3), fit_flat_cos=m_fit('fit_flat_cos', 1, 1e-3),
-    fit_sgdr=m_fit('fit_sgdr', 1, 1, 1e-3), fine_tune=m_fit('fine_tune', 1), lr_find=m_lr_find,
+    fit_sgdr=m_fit('fit_sgdr', 1, 1, 1e-3), fine_tune=m_fine_tune, lr_find=m_lr_find,
     add_cb=m_callbacks, add_cbs=m_callbacks, added_cbs=m_callbacks, remove_cb=m_callbacks, remove_cbs=m_callbacks,
     removed_cbs=m_callbacks, ordered_cbs=m_callbacks, freeze=m_freezing, freeze_to=m_freezing, unfreeze=m_freezing,
     save=m_save, load=m_save, export=m_export, predict=m_predict, get_preds=m_get_preds, tta=m_tta, validate=m_validate,
@@ -198,7 +212,7 @@ def fits(make, check=lambda learn,cb: True, n=1):
 def refused(make, *words): return lambda learn: refuses(lambda: learn.fit(1, 1e-3, cbs=make()), *words)
 def own(learn):
     names = {type(o).__name__ for o in learn.cbs}
-    assert {'TrainEvalCallback','Recorder','CastToTensor','PartsRecorder','WarnCollapse'} <= names
+    assert {'TrainEvalCallback','Recorder','CastToTensor','PartsRecorder','WarnCollapse','BnFreeze'} <= names
 def c_progress(learn):
     learn.add_cb(ProgressCallback())
     with redirect_stdout(StringIO()): learn.fit(1, 1e-3, cbs=ShowGraphCallback())
@@ -219,8 +233,12 @@ def c_nan(learn):
     learn.fit(2, 1e-3, cbs=[TerminateOnNaNCallback(), Callback(after_loss=spoil)])
     assert len(learn.recorder.values)==0
 def c_save(learn):
-    with redirect_stdout(StringIO()): learn.fit(1, 1e-3, cbs=SaveModelCallback(monitor='map', fname='best'))
-    assert (learn.path/'models/best.pth').is_file()
+    "The file and the model at the end have the averaged weights whose figure was the best"
+    with redirect_stdout(StringIO()): learn.fit(3, 1e-2, cbs=SaveModelCallback(monitor='valid_loss', fname='best'))
+    best = min(o[1] for o in learn.recorder.values)
+    assert np.isclose(learn.validate()[0], best, rtol=1e-4)
+    learn.load('best')
+    assert np.isclose(learn.validate()[0], best, rtol=1e-4)
 def c_clip(learn):
     norms = []
     def norm(_):
@@ -279,9 +297,121 @@ def test_trainers_of_fastai_are_refused(learn, name, words):
     cb = object.__new__(getattr(fastai.distributed, name))   # without the `Accelerator` that its __init__ makes
     refuses(lambda: learn.add_cb(cb), name, *words.split())
 
+# --- the defaults are those of `ssd-train`
+
+def fresh(dls, tmp_path, **kwargs):
+    with redirect_stdout(StringIO()): learn = ssd_learner(dls, 'test_resnet', pretrained=False, path=tmp_path, **kwargs)
+    learn.remove_cb(ProgressCallback)
+    learn.logger = noop
+    return learn
+
+@pytest.mark.parametrize('verb', ['fine_tune', 'fit_one_cycle'])
+def test_python_trains_what_the_shell_trains(data, tmp_path, verb):
+    "The same seed gives the same weights, by the defaults of either"
+    def make(): return DetectionDataLoaders.from_voc(data, size=64, bs=4, num_workers=0, verify=False)
+    with redirect_stdout(StringIO()): train_run(make, 'test_resnet', tmp_path/'run', epochs=2, weights='none', precision='float32')
+    set_seed(42, reproducible=True)
+    with redirect_stdout(StringIO()): dls = make()
+    learn = fresh(dls, tmp_path)
+    getattr(learn, verb)(2)
+    shell = load_detector(tmp_path/'run'/'model.safetensors').model.state_dict()
+    for k,v in learn.model.state_dict().items(): assert torch.allclose(v.float(), shell[k].float(), atol=1e-5), k
+
+def test_fits_average_their_weights(dls, tmp_path):
+    "The model is the average that was validated; another `AverageWeights` takes the place of the learner's own"
+    learn = fresh(dls, tmp_path)
+    seen  = []
+    note  = Callback(after_train=lambda _: seen.append([o.clone() for o in learn.model.parameters()]))
+    learn.fit(1, 1e-3, cbs=note)
+    valid_loss = learn.recorder.values[-1][1]
+    assert any((a!=b).any() for a,b in zip(seen[-1], learn.model.parameters()))
+    assert np.isclose(learn.validate()[0], valid_loss, rtol=1e-4)
+    learn.fit(1, 1e-3, cbs=[note, AverageWeights(0)])
+    assert all((a==b).all() for a,b in zip(seen[-1], learn.model.parameters()))
+    assert not [o for o in learn.cbs if isinstance(o, AverageWeights)]
+
+def test_a_frozen_body_is_left_alone(dls, tmp_path):
+    "Batch norm's statistics too, unless `train_bn`"
+    for kwargs,moves in (({},False), (dict(train_bn=True),True)):
+        learn = fresh(dls, tmp_path, **kwargs)
+        learn.freeze()
+        body = lambda: [o.clone() for o in learn.model.body.state_dict().values()]
+        was  = body()
+        learn.fit(1, 1e-3)
+        assert any((a!=b).any() for a,b in zip(was, body()))==moves
+
+# --- the operating point
+
+def said_in(out): return out.getvalue().replace('█', '').strip()   # without what is left of a hidden bar
+
+def test_evaluate_gives_the_operating_point(dls, tmp_path):
+    learn = fresh(dls, tmp_path)
+    with redirect_stdout(StringIO()): learn.fit_one_cycle(8, 1e-2)
+    def evaluate(*args, **kwargs):
+        with redirect_stdout(StringIO()) as o: return learn.evaluate(*args, progress=False, **kwargs),said_in(o)
+    _,said = evaluate(learn.dls.test_dl(learn.dls.valid_ds.items, with_labels=True))
+    assert not said and learn.thresholds.score==0.25                 # not the validation set
+    _,said = evaluate(score=0.3)
+    assert not said and learn.thresholds.score==0.25                 # not all detections
+    ev,said = evaluate()
+    assert ev.best_threshold() is not None and learn.thresholds.score==ev.best_threshold()
+    assert '\n' not in said and f'{ev.best_threshold():.3g}' in said
+    assert learn.detector().thresholds==learn.thresholds
+    file = save_detector(learn, tmp_path/'m.safetensors')
+    assert np.isclose(load_detector(file).thresholds.score, ev.best_threshold())
+    learn.export('e.pkl')
+    assert load_learner(tmp_path/'e.pkl').thresholds==learn.thresholds
+    learn.thresholds = learn.thresholds.changed(score=0.4)           # by hand: it stays
+    assert evaluate()[1]=='' and learn.thresholds.score==0.4 and learn.choose_threshold(ev) is None
+
+def test_thresholds_of_ones_own_stay(dls, tmp_path):
+    learn = fresh(dls, tmp_path, thresholds=Thresholds(score=0.6))
+    with redirect_stdout(StringIO()) as o: learn.evaluate(progress=False)
+    assert (said_in(o), learn.thresholds.score)==('', 0.6)
+
+def test_nothing_right_found(dls, tmp_path):
+    "A learner that finds nothing keeps its threshold, and says so"
+    learn = fresh(dls, tmp_path)
+    with torch.no_grad(): learn.model.head.classes[-1].bias.fill_(-30)
+    with redirect_stdout(StringIO()) as o: learn.evaluate(progress=False)
+    assert 'stays 0.25' in o.getvalue() and learn.thresholds.score==0.25
+
+def test_tiles_go_with_the_learner(data, tmp_path):
+    "What is trained on windows detects through them and counts whole images, saved or not"
+    with redirect_stdout(StringIO()):
+        tiled = DetectionDataLoaders.from_voc(data, size=64, bs=4, num_workers=0, verify=False, tile=80, tile_overlap=0.3)
+    learn = fresh(tiled, tmp_path)
+    n = len(tiled.valid.dataset.whole)
+    assert len(tiled.valid_ds)>n
+    with redirect_stdout(StringIO()): ev = learn.evaluate(progress=False)
+    det = load_detector(save_detector(learn, tmp_path/'m.safetensors'))
+    assert ev.counts['images']==n==len(learn.tta())==det.evaluate(tiled.valid.dataset.whole, progress=False).counts['images']
+    assert (det.tile, det.tile_overlap)==((80,80), 0.3) and np.isclose(det.evaluate(tiled.valid.dataset.whole, progress=False).voc12, ev.voc12, atol=1e-3)
+    assert len(learn.show_results(max_n=2).axes)==4
+    window = next(o for o in tiled.valid_ds.items if o.window)
+    assert learn.detect(window).size==window.size and len(learn.detect([window, window.file]))==2
+    plt.close('all')
+
+# --- in a cell
+
+def test_a_learner_in_a_cell(dls, tmp_path):
+    "A table, and one line of text: before a fit, after it, after `validate`, and for fastai's bare model"
+    learn = fresh(dls, tmp_path)
+    for act,words in ((noop,''), (lambda: learn.fit(1, 1e-3),'map'), (learn.validate,'valid_loss')):
+        act()
+        assert 'test_resnet' in repr(learn) and '64×64' in repr(learn) and '\n' not in repr(learn) and ' at 0x' not in repr(learn)
+        assert learn._repr_html_().count('<tr>')==5+bool(words) and words in repr(learn)
+
+def test_a_crowd_prints_short(shared):
+    "`predict` with a low threshold finds hundreds: its names are one line"
+    _,names,_ = shared.predict(files(shared)[0], score=0.)
+    from IPython.lib.pretty import pretty
+    assert len(names)>50 and len(pretty((names,)))<200 and '\n' not in pretty((names,)) and f'#{len(names)}' in repr(names)
+    assert names==list(names) and repr(names[:2])==repr(list(names)[:2])
+
 # --- what help and tab completion show
 
-VERBS = {'detect','detector','evaluate','fit_unfreezing','plot_losses'}
+VERBS = {'detect','detector','evaluate','choose_threshold','fit_unfreezing','plot_losses'}
 
 def test_tab_completion(shared): assert VERBS | set(METHODS) <= set(dir(shared))
 
