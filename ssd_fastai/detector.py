@@ -24,7 +24,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from .boxes import as_hw, clip_boxes
 from .images import is_raw, load_image
 from .nms import EVALUATION_THRESHOLDS, Thresholds, suppress
-from .records import Detections, plural
+from .records import Detections, listing, plural
 from .resize import Fit
 from .tiles import check_tile, merge_windows, windows
 
@@ -88,8 +88,8 @@ def _repr_html_(self:Detector):
     config = getattr(self.model, 'config', None) or {}
     t,(tile,overlap) = self.thresholds,check_tile(self.tile, self.tile_overlap)
     limits = [f'at most {v} per {k}' for k,v in (('class',t.max_per_class), ('image',t.max_per_image)) if v]
-    names  = self.vocab[1:]
-    rows = dict(finds=f'{plural(len(names), "class")}: ' + ', '.join(map(str, names[:20])) + (', …' if len(names)>20 else ''),
+    names  = [str(o) for o in self.vocab[1:]]
+    rows = dict(finds=f'{plural(len(names), "class")}: {listing(names, 20)}',
                 network=', '.join(str(config[k]) for k in ('arch','head') if k in config),
                 sees=f'{self.size[0]}×{self.size[1]} pixels, {self.method}',
                 tiles=tile and f'{tile[0]}×{tile[1]} pixels of the image, {overlap:.0%} overlap',
