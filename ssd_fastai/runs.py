@@ -597,7 +597,7 @@ class KeepTime(Callback):
         later=0, # epochs of later stages
     ):
         self.folder,self.plan,self.later = folder,folder.time,later
-        self.paces = deque([self.plan.step]*20, 20)   # seconds per step, lately
+        self.paces = deque()   # seconds per step, in the last epoch's worth of steps
 
     def _at(self): return self.epoch*self.per_epoch + self.iter + 1   # steps of this stage that are done
     def _end(self): return self.plan.cut[2] if self.plan.cut else self.n_epoch*self.per_epoch
@@ -605,6 +605,8 @@ class KeepTime(Callback):
     def before_train(self):
         self.per_epoch = len(self.dl)
         self.every,self.mark = max(1, self.per_epoch//20),time.monotonic()
+        if not self.paces: self.paces.extend([self.plan.step]*math.ceil(self.per_epoch/self.every))
+        self.was = self.plan.cut
         self._go_on(self.epoch*self.per_epoch)
 
     def after_batch(self):
@@ -618,11 +620,14 @@ class KeepTime(Callback):
         "Put the schedule where it should be in a shortened stage"
         if not self.plan.cut: return
         since,done,end = self.plan.cut
-        self.learn.pct_train = min(1., done + (1-done)*(at-since)/max(1, end-since))
+        self.learn.pct_train = min(1., done + (1-done)*(at+1-since)/max(1, end-since))   # 1 in the last step
 
     def after_cancel_train(self): self.recorder.cancel_train = False   # a shortened epoch has its row in the history
     def after_epoch(self):
         self.plan.between = max(self.plan.between/2, time.monotonic()-self.trained)
+        if self.plan.cut != self.was:
+            self.folder.say(f'epoch {self.epoch}: a step takes {np.mean(self.paces):.2g} s, {self.plan.step:.2g} s were '
+                            f'planned: {self._end()/self.per_epoch:.3g} epochs in this stage instead of {self.n_epoch}')
         if self.plan.cut and (self.epoch+1)*self.per_epoch >= self._end(): self.folder.over = True
 
 # %% ../nbs/58_runs.ipynb #a2800e44
@@ -642,6 +647,7 @@ def _cut(self:KeepTime):
     "Where the stage ends: `plan.cut`, or a new one where the steps left do not fit"
     plan,now,at = self.plan,time.monotonic(),self._at()
     self.paces.append((now-self.mark)/self.every)
+    self.paces.popleft()
     self.mark = now
     step   = np.mean(self.paces)
     slower = max(0, step/max(plan.step, 1e-9) - 1)*plan.finish   # the end of the run will take longer too
@@ -650,10 +656,7 @@ def _cut(self:KeepTime):
     todo   = self._end()-at
     if step*todo + plan.between*max(1, math.ceil((todo-rest)/self.per_epoch)+1) <= left: return plan.cut
     end    = at + steps_that_fit(0.97*left, step, plan.between, rest, self.per_epoch)
-    if end >= self._end(): return plan.cut
-    self.folder.say(f'epoch {self.epoch}: a step takes {step:.2g} s, {plan.step:.2g} s were planned: '
-                    f'the cycle ends after {end/self.per_epoch:.3g} epochs instead of {self.n_epoch}')
-    return at, float(self.learn.pct_train), end
+    return (at, float(self.learn.pct_train), end) if end < self._end() else plan.cut
 
 # %% ../nbs/58_runs.ipynb #4c6599ea
 class KeepBest(Callback):

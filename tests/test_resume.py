@@ -121,7 +121,7 @@ def test_a_slow_machine_still_ends_in_time(go, tmp_path, monkeypatch):
     planned(monkeypatch, 20)
     go(tmp_path/'slow', minutes=2, cbs=Slow())
     said = log(tmp_path/'slow')
-    assert 60 < clock[0] < 120 and 'epochs instead of 20' in said and 'of 2 minutes' in said, said
+    assert 60 < clock[0] < 120 and 'epochs in this stage instead of 20' in said and 'of 2 minutes' in said, said
     assert 4 <= len(rows(tmp_path/'slow')) < 12
     assert max(rates) > 1e-3 and rates[-1] < 1e-4    # down to the end of the cycle
 
