@@ -468,8 +468,8 @@ def ssd_learner(
     loss_func=None,   # a loss, or a class or `partial` that is called with the model: `partial(SSDLoss, box='ciou')`;
                       # None: an `SSDLoss` with the box loss of the head: 'giou', or 'l1' for the classic one
     metrics=None,     # None: `cls_loss`, `box_loss`, `map`
-    splitter=ssd_splitter,
-    opt_func=fused_adamw,
+    splitter=ssd_splitter, # function of the model: its parameter groups, those that are frozen first in front
+    opt_func=fused_adamw,  # function of parameters and `lr` that gives an optimiser
     **kwargs
 )->SSDLearner:
     "A learner for object detection. With `pretrained` or `weights` it starts frozen, as fastai's `vision_learner` does"

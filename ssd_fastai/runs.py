@@ -504,7 +504,8 @@ class TimePlan:
         other = self.used() + self.finish
         about = lambda s: f'{float(f"{s:.2g}"):g} s'   # two digits
         raise ValueError(f'minutes={self.total/60:g}: too short for one epoch of about {about(epoch)}, '
-                         f'with {about(other)} before and after it: give {math.ceil((other+epoch/0.95)/6)/10:g} or more')
+                         f'with {about(other)} before and after it: '
+                         f'give {math.ceil((other+epoch/0.95)/6)/10:g} or more')
 
 # %% ../nbs/58_runs.ipynb #35e5dee3
 @patch
@@ -620,14 +621,15 @@ class KeepTime(Callback):
         "Put the schedule where it should be in a shortened stage"
         if not self.plan.cut: return
         since,done,end = self.plan.cut
-        self.learn.pct_train = min(1., done + (1-done)*(at+1-since)/max(1, end-since))   # 1 in the last step
+        share = (at+1-since)/max(1, end-since)   # of what is left, in the next step; 1 in the last one
+        self.learn.pct_train = min(1., done + (1-done)*share)
 
     def after_cancel_train(self): self.recorder.cancel_train = False   # a shortened epoch has its row in the history
     def after_epoch(self):
         self.plan.between = max(self.plan.between/2, time.monotonic()-self.trained)
         if self.plan.cut != self.was:
-            self.folder.say(f'epoch {self.epoch}: a step takes {np.mean(self.paces):.2g} s, {self.plan.step:.2g} s were '
-                            f'planned: {self._end()/self.per_epoch:.3g} epochs in this stage instead of {self.n_epoch}')
+            self.folder.say(f'epoch {self.epoch}: a step takes {np.mean(self.paces):.2g} s, '
+                            f'{self.plan.step:.2g} s were planned: {self._end()/self.per_epoch:.3g} epochs in this stage instead of {self.n_epoch}')
         if self.plan.cut and (self.epoch+1)*self.per_epoch >= self._end(): self.folder.over = True
 
 # %% ../nbs/58_runs.ipynb #a2800e44
