@@ -629,7 +629,8 @@ class KeepTime(Callback):
         self.plan.between = max(self.plan.between/2, time.monotonic()-self.trained)
         if self.plan.cut != self.was:
             self.folder.say(f'epoch {self.epoch}: a step takes {np.mean(self.paces):.2g} s, '
-                            f'{self.plan.step:.2g} s were planned: {self._end()/self.per_epoch:.3g} epochs in this stage instead of {self.n_epoch}')
+                            f'{self.plan.step:.2g} s were planned: '
+                            f'{self._end()/self.per_epoch:.3g} epochs in this stage instead of {self.n_epoch}')
         if self.plan.cut and (self.epoch+1)*self.per_epoch >= self._end(): self.folder.over = True
 
 # %% ../nbs/58_runs.ipynb #a2800e44
