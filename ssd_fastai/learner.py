@@ -460,7 +460,8 @@ def ssd_learner(
     dls,              # `DetectionDataLoaders`
     arch,             # a torchvision model (function or name) or a timm name: `resnet34`, 'tf_efficientnet_lite0'
     pretrained=True,  # ImageNet weights, and a frozen body at the start
-    weights=None,     # file with a body's state dict in torchvision's or timm's names, instead of ImageNet weights
+    weights=None,     # file with a body's state dict in torchvision's or timm's names, or a detector's (.safetensors),
+                      # whose head and classes of the same name are taken over too; instead of ImageNet weights
     head='fpn',       # a name in `HEADS`: 'fpn', with an FPN top-down pathway, or 'classic', the post's
     encoding=None,    # a name in `CODERS`: 'variance' or 'tanh'; None: the head's own
     recipe=None,      # an `AnchorRecipe`; None: fitted to the training boxes, or for the classic head its own
@@ -476,10 +477,12 @@ def ssd_learner(
     if dls.after_batch.fs.filter(risinstance(Normalize)):
         raise ValueError('ssd_learner: the model normalises its own input: take Normalize out of batch_tfms')
     model = create_ssd(arch, len(dls.vocab), dls.size, pretrained=pretrained and weights is None, weights=weights,
-                       head=head, encoding=encoding, recipe=recipe, drop=drop).to(dls.device)
+                       head=head, encoding=encoding, recipe=recipe, drop=drop, vocab=list(dls.vocab)).to(dls.device)
+    if model.taken: print(model.taken)
     if dls.device.type == 'cpu': model.to(memory_format=torch.channels_last)   # faster there
     kind = HEADS[head]
-    if recipe is None and kind.fit_recipe: model.set_recipe(fit_anchors(dls, model.recipe, grids=model.grids))
+    if recipe is None and kind.fit_recipe and not model.taken:
+        model.set_recipe(fit_anchors(dls, model.recipe, grids=model.grids))
     loss_func = loss_func or partial(SSDLoss, box=kind.box_loss, box_weight=kind.box_weight)
     if isinstance(loss_func, (type,partial)): loss_func = loss_func(model)
     if getattr(loss_func, 'model', model) is not model:
