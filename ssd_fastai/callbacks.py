@@ -185,6 +185,10 @@ class AverageWeights(Callback):
 
     def before_fit(self): self.steps,self.average = 0,_copy(self.learn.model.state_dict())
 
+    def before_train(self):
+        "Begin anew: in several processes the weights of rank 0 have come in between"
+        if not self.steps: self.average = _copy(self.learn.model.state_dict())
+
     @torch.no_grad()
     def after_batch(self):
         self.steps += 1

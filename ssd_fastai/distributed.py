@@ -92,13 +92,18 @@ class DetectionTrainer(DistributedTrainer):
     def after_pred(self): self.learn.model = get_model(self.learn.model)
     def after_cancel_batch(self): self.after_pred()
 
+    def _buffers_of_rank0(self):
+        for b in self.model.buffers(): torch.distributed.broadcast(b, 0)
+
     def before_validate(self):
         if not isinstance(self.learn.dl, ShareDL): self.learn.dl = ShareDL(self.learn.dl, even=False)
-        for b in self.model.buffers(): torch.distributed.broadcast(b, 0)
+        self._buffers_of_rank0()
     def after_validate(self):
         for m in self.learn.recorder._valid_mets: join_metric(m)
 
-    def after_fit(self): self.restore()
+    def after_fit(self):
+        self._buffers_of_rank0()   # those of the averaged weights
+        self.restore()
     def restore(self):
         "Make the learner one of a single process again; `SSDLearner` calls it also when a fit ends with an exception"
         if self.ddp is None or self.learn is None: return
