@@ -19,13 +19,13 @@ import torch
 from PIL import Image
 
 from .cli import console, ssd_demo
-from .detector import Detector, image_tensor
+from .detector import Detector, image_tensor, larger_than
 from .draw import label_color
 from .files import load_detector
 from .images import IMAGE_SUFFIXES, load_image
 from .records import Detections, plural
 from .resize import Fit
-from .tiles import merge_windows, windows
+from .tiles import windows
 from .video import paint_detections
 from . import formats # gives `Detections` its `to_coco` and `to_yolo`
 
@@ -68,7 +68,9 @@ def see(
     except ValueError as e:
         raise ValueError(str(e).replace(str(file), Path(file).name).split(' (only ')[0]) from None
     size,(tile,overlap) = (img.height, img.width),det.tiling(None, None)
-    wins  = windows(size, tile, overlap) if tile else [(0, 0, img.width, img.height)]
+    whole = 0,0,img.width,img.height
+    wins  = windows(size, tile, overlap) if tile else [whole]
+    if len(wins)>1: wins = [*wins, whole]   # for what is larger than a tile
     parts = [_look_at(det, img.crop(o)) for o in wins]
     return SeenImage(Path(file).name, Path(file), size, wins, parts, _picture_address(img))
 
@@ -88,11 +90,8 @@ def found_in(
     ask    = lambda b,s,fit: det.detections(b[None], (s*chosen)[None], [fit], [Path(seen.name)], None, apart)[0]
     found  = [ask(*o) for o in seen.parts]
     if len(found)==1: return found[0]
-    rows = [(o.boxes, o.labels, o.scores) for o in found]
-    boxes,labels,scores = merge_windows(rows, seen.windows, seen.size, limits.iou)
-    keep = limits.keeps(labels)
-    return Detections(boxes[keep], labels[keep], scores[keep], det.vocab, seen.size, file=Path(seen.name),
-                      threshold=limits.score, cut=int((~keep).sum()))
+    found[-1] = larger_than(found[-1], det.tiling(None, None)[0])
+    return det.merged(found, seen.windows, seen.size, limits, file=Path(seen.name))
 
 # %% ../nbs/66_app.ipynb #ba3156cd
 def _picture_frame(seen, inside, kind):
