@@ -34,4 +34,5 @@ printf '%s\n' nbs/0*.ipynb nbs/1*.ipynb nbs/2*.ipynb nbs/30_*.ipynb | env -u MPL
   jupyter nbconvert --to notebook --execute --log-level ERROR --output-dir "$(mktemp -d)" {}
 
 echo '== tests'
-python -m pytest -q tests
+# two files at a time: a file keeps its server and its trained models to itself
+python -m pytest -q -n 2 --dist loadfile --durations=10 tests
