@@ -1,5 +1,5 @@
 "A real kernel runs small notebooks: how often does each picture appear, and with what text?"
-import warnings
+import os, warnings
 
 import matplotlib, pytest
 matplotlib.use('agg')
@@ -29,7 +29,8 @@ t = GroundTruth([[4,4,30,30]], ['cat'], size=(48,64))
 def run_cells(*cells):
     "The outputs of each cell, run in one kernel"
     nb = new_notebook(cells=[new_code_cell(o) for o in (SETUP, *cells)])
-    NotebookClient(nb, timeout=300, kernel_name='python3').execute()
+    env = {k:v for k,v in os.environ.items() if k!='MPLBACKEND'}   # a reader's kernel draws inline
+    NotebookClient(nb, timeout=300, kernel_name='python3').execute(env=env)
     return [c.outputs for c in nb.cells[1:]]
 
 def pictures(outs):
