@@ -40,6 +40,7 @@ demo: $(CORE)
 test: $(DEV)
 	tools/test.sh $(NB)
 
+slow: export SSD_FASTAI_SLOW = 1
 slow: $(DEV)
 	tools/test.sh $(NB) --flags slow
 

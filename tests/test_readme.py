@@ -11,7 +11,7 @@ TEXT    = (ROOT/'README.md').read_text(encoding='utf-8')
 BLOCKS  = re.findall(r'^```(\w+)\n(.*?)^```', TEXT, re.M | re.S)
 SHORTER = [(r'--minutes [\d.]+', '--epochs 1'), (r'--epochs \d+', '--epochs 1'), (r'fine_tune\(\d+\)', 'fine_tune(1)'),
            (r'lr_find\(\)', 'lr_find(num_it=10)'), (r'^pip install', 'pip install --dry-run --no-deps --no-build-isolation --quiet'), (r'^make', 'make -n')]
-INLINE  = ['pip install', 'make ']  # commands in the text, not in a block
+LONG    = pytest.mark.skipif(not os.environ.get('SSD_FASTAI_SLOW'), reason='trains for minutes: `make slow` runs it')
 
 def shorter(code):
     for a,b in SHORTER: code = re.sub(a, b, code, flags=re.M)
@@ -61,6 +61,7 @@ def run(place, args, **kwargs):
 
 def test_blocks_are_of_two_kinds(): assert {k for k,_ in BLOCKS} == {'python', 'bash'}
 
+@LONG
 def test_shell_lines(place):
     "Each line as it stands, in order; `cd` and what later lines need are kept by one shell"
     script = '\n'.join(shorter(code) for kind,code in BLOCKS if kind=='bash')
@@ -75,6 +76,7 @@ def test_shell_lines(place):
         assert (place/o).exists(), o
     assert 0 <= json.loads((place/'test.json').read_text())['voc12'] <= 1
 
+@LONG
 def test_python_blocks(place):
     "In one session, as a reader pastes them"
     if not (place/'BCCD').exists(): shutil.copytree(place.parent/'bccd_origin/BCCD', place/'BCCD')
