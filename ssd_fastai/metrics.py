@@ -160,16 +160,27 @@ def greedy_match(
 # %% ../nbs/20_metrics.ipynb #5c0e9f31
 _COCO_IOUS = np.linspace(0.5, 0.95, 10)
 
+def _match_apart(hit, row, obj, overlap, g):
+    "COCO's rule where no detection has a choice, written into `hit` [10,n]: its first detection takes an object"
+    for h,t in zip(hit, _COCO_IOUS):
+        r,o  = row[overlap>=t],obj[overlap>=t]
+        took = g['crowd'][o]
+        took[np.unique(o, return_index=True)[1]] = True
+        h[r[took]] = np.where(g['difficult'][o[took]], -1, 1)
+
 def match_coco(
-    row,     # [P] a detection, 0 to n-1; the detections of an image, highest score first
+    row,     # [P] a detection, 0 to n-1, rising; the detections of an image, highest score first
     obj,     # [P] an object of the same image
     overlap, # [P] their IoU; for a crowd the share of the detection that it covers
     g,       # table of objects; its columns 'difficult' [m] and 'crowd' [m] are used
     n,       # number of detections
 )->np.ndarray: # [10,n] 1 right, 0 wrong, -1 neither
     "Which detections are right by COCO's rule, at each of its ten thresholds"
-    options = match_candidates(row, obj, overlap, _COCO_IOUS[0])
-    hit = np.zeros((len(_COCO_IOUS),n), np.int8)
+    row,obj,overlap = (o[overlap>=_COCO_IOUS[0]] for o in (row, obj, overlap))
+    choice = np.isin(obj, obj[np.bincount(row, minlength=n)[row]>1]) # pairs with an object that some may choose
+    hit    = np.zeros((len(_COCO_IOUS),n), np.int8)
+    _match_apart(hit, *(o[~choice] for o in (row, obj, overlap)), g)
+    options = match_candidates(row[choice], obj[choice], overlap[choice], 0)
     ignore,crowd = g['difficult'].tolist(),g['crowd'].tolist()
     for h,t in zip(hit, _COCO_IOUS):
         for r,j in greedy_match(options.items(), ignore, crowd, t): h[r] = -1 if ignore[j] else 1
@@ -182,6 +193,8 @@ def coco_ap(
     objects, # number of objects that count
 )->float: # 0–1
     "COCO's average precision of one class"
+    order = np.argsort(-score, kind='stable') # sorted once, not once per threshold
+    score,hit = score[order],hit[:,order]
     return float(np.mean([average_precision(*precision_recall(score, h, objects)[:2], 'coco') for h in hit]))
 
 # %% ../nbs/20_metrics.ipynb #4375d7b6
@@ -221,13 +234,14 @@ def _to_numpy(x, dtype):
 
 def _stack_rows(xs, dtype, *shape):
     "The rows of all images one below the other: [n,*shape]"
+    if len(xs) and all(type(o) is Tensor for o in xs): xs = [torch.cat([o.reshape(-1,*shape) for o in xs])] # faster
     return np.concatenate([np.zeros((0,*shape), dtype), *(_to_numpy(o, dtype).reshape(-1,*shape) for o in xs)])
 
 # %% ../nbs/20_metrics.ipynb #d3175bcf
 def _columns(boxes, labels, **more):
     "A table of all images: image, index in it, box, label, and `more`, name=(list, dtype)"
-    n = [len(o) for o in labels]
-    return dict(image=np.repeat(np.arange(len(n)), n), index=_stack_rows([np.arange(o) for o in n], int),
+    n = np.array([len(o) for o in labels], int)
+    return dict(image=np.repeat(np.arange(len(n)), n), index=np.arange(n.sum())-np.repeat(np.cumsum(n)-n, n),
                 box=_stack_rows(boxes, np.float64, 4), label=_stack_rows(labels, int),
                 **{k:_stack_rows(*v) for k,v in more.items()})
 
@@ -237,6 +251,14 @@ def _by_label(x, order, n):
     x    = {k:v[order] for k,v in x.items()}
     ends = np.searchsorted(x['label'], np.arange(1, n+2))
     return [{k:v[a:b] for k,v in x.items()} for a,b in zip(ends[:-1], ends[1:])]
+
+# %% ../nbs/20_metrics.ipynb #0ee57cfd
+def _order(d):
+    "The order of the rows of a table of detections: by label, image, falling score and, where that is equal, box"
+    keys  = -d['score'],d['image'],d['label']
+    order = np.lexsort(keys)
+    same  = np.all([o[order[1:]]==o[order[:-1]] for o in keys], axis=0)
+    return np.lexsort((*d['box'].T[::-1], *keys)) if same.any() else order
 
 # %% ../nbs/20_metrics.ipynb #f1da0456
 def _read_truth(i, o, vocab, size):
@@ -407,8 +429,7 @@ def evaluate_detections(
     boxes,labels,difficult,crowd = zip(*truths) if truths else [()]*4
     g = _columns(boxes, labels, difficult=(difficult, bool), crowd=(crowd, bool))
     n = len(vocab)-1
-    # equal scores within an image are sorted from left to right: the order of the input must not matter
-    found   = _by_label(d, np.lexsort((*d['box'].T[::-1], -d['score'], d['image'], d['label'])), n)
+    found   = _by_label(d, _order(d), n)
     objects = _by_label(g, np.lexsort((g['image'], g['label'])), n)
     rows,matches = zip(*map(_class_ap, found, objects)) if n else ((),())
     counts = dict(images=len(dets), **{k:sum(o[k] for o in rows) for k in ('objects','difficult','detections')})
