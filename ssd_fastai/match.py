@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from .boxes import px_to_unit, to_xyxy, unit_to_px
 from .draw import draw_boxes, label_color, show_once
 from .records import GroundTruth
@@ -85,18 +86,18 @@ class BoxCoder:
 # %% ../nbs/12_match.ipynb #e8aede39
 def _anchor_iou(a, b):
     "IoU of anchors [A,4] with boxes [B,m,4], both xyxy: [B,m,A]"
-    ax1,ay1,ax2,ay2 = a.unbind(-1)                 # [A]
+    ax1,ay1,ax2,ay2 = a.T.contiguous()             # [A], numbers side by side in memory: three times as fast
     bx1,by1,bx2,by2 = b[...,None,:].unbind(-1)     # [B,m,1]
     inter = torch.minimum(ax2,bx2).sub_(torch.maximum(ax1,bx1)).clamp_(min=0)
     inter.mul_(torch.minimum(ay2,by2).sub_(torch.maximum(ay1,by1)).clamp_(min=0))
     area  = (bx2-bx1).clamp(min=0)*(by2-by1).clamp(min=0)
-    union = ((ax2-ax1)*(ay2-ay1) + area).sub_(inter).clamp_(min=torch.finfo(inter.dtype).tiny)
+    union = ((ax2-ax1)*(ay2-ay1) + area.clamp(min=torch.finfo(b.dtype).tiny)).sub_(inter) # never 0
     return inter.div_(union)
 
 # %% ../nbs/12_match.ipynb #ffb9aad0
 def _best_matches(a, b):
     "Best IoU and its object for each anchor [A,4]: [B,A] each; best IoU and its anchor for each object: [B,M] each"
-    cache = 2**17 if a.device.type=='cpu' else 2**25                                 # numbers at a time
+    cache = 2**19 if a.device.type=='cpu' else 2**25                                 # numbers at a time
     n     = max(1, cache//b[...,0].numel())                                          # anchors at a time
     pieces = [(o.max(1),o.max(2)) for o in (_anchor_iou(p, b) for p in a.split(n))]  # of [B,M,n]; ties: the first
     best,idx  = (torch.cat([o[i] for o,_ in pieces], 1) for i in (0,1))
@@ -106,14 +107,12 @@ def _best_matches(a, b):
 
 # %% ../nbs/12_match.ipynb #754ad0a5
 def _forced_matches(iou, anchor, ok, A):
-    "Each anchor's forced object or -1 [B,A], from the best `iou` and `anchor` [B,M] of the objects that are `ok`"
-    j     = torch.arange(iou.shape[1], device=iou.device)
-    same  = (anchor[:,:,None]==anchor[:,None,:]) & ok[:,None,:]       # [B,M,M] rivals want the same anchor
-    first = (iou[:,None,:]==iou[:,:,None]) & (j[None,:]<j[:,None])
-    ahead = (iou[:,None,:]>iou[:,:,None]) | first
-    wins  = ok & ~(same & ahead).any(2)
-    slot  = torch.where(wins, anchor, A)                              # the others go to a column that is cut off
-    return torch.full((len(iou),A+1), -1, device=iou.device).scatter_(1, slot, j.expand_as(slot))[:,:A]
+    "The object that gets each object's best `anchor`, -1 if none does: [B,M]. Only objects that are `ok` can get one"
+    order = iou.masked_fill(~ok, -1.).argsort(dim=1, descending=True, stable=True)  # highest IoU first, then the first
+    place = torch.where(ok.gather(1, order), torch.arange(iou.shape[1], device=iou.device), iou.shape[1])
+    first = place.new_full((len(iou),A), iou.shape[1])                              # of each anchor [B,A]; M: nobody
+    first.scatter_reduce_(1, anchor.gather(1, order), place, 'amin')
+    return pad(order, (0,1), value=-1).gather(1, first.gather(1, anchor))
 
 # %% ../nbs/12_match.ipynb #77bd05fa
 def _check_targets(anchors, boxes, labels, difficult, pos, neg):
@@ -145,11 +144,11 @@ def match_anchors(
     hard  = torch.zeros_like(real) if difficult is None else difficult.bool() & real
     boxes = torch.where(real[...,None], boxes.float(), 0)          # padding has no area: it overlaps nothing
     best,idx,iou,anchor = _best_matches(to_xyxy(anchors), boxes)
-    target = labels.gather(1, idx).masked_fill(best<pos, -1)
-    target = target.masked_fill(hard.gather(1, idx), -1).masked_fill(best<neg, 0)
-    forced = _forced_matches(iou, anchor, real & ~hard & (iou>0), A)
-    idx    = torch.where(forced<0, idx, forced)
-    return torch.where(forced<0, target, labels.gather(1, idx)), idx
+    target = labels.masked_fill(hard, -1).gather(1, idx).masked_fill_(best<pos, -1).masked_fill_(best<neg, 0)
+    obj    = _forced_matches(iou, anchor, real & ~hard & (iou>0), A)
+    for o,new in ((target,labels), (idx,torch.arange(M, device=idx.device).expand(B,M))):
+        o.scatter_(1, anchor, torch.where(obj<0, o.gather(1, anchor), new.gather(1, obj.clamp(min=0))))
+    return target, idx
 
 # %% ../nbs/12_match.ipynb #17b03fe2
 @torch.no_grad()
