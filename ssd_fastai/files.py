@@ -19,7 +19,7 @@ from torch import nn
 
 from .anchors import AnchorRecipe
 from .body import BODIES, arch_family
-from .detector import Detector
+from .detector import choose_precision, Detector
 from .model import CODERS, HEADS, build_ssd, make_head
 from .nms import Thresholds
 from .tiles import check_tile
@@ -300,7 +300,7 @@ def detector_of(
     "The detector of a model and a header"
     tile = h.get('tile') or dict(size=None, overlap=0.2)
     return cls(model, h['vocab'], h['size'], h['method'], Thresholds(**h['thresholds']), h['info'],
-               tile['size'], tile['overlap'])
+               tile['size'], tile['overlap'], fixed=True)
 
 # %% ../nbs/60_files.ipynb #132091c0
 def _load_safetensors(path):
@@ -314,16 +314,24 @@ def _load_safetensors(path):
     except Exception as e: raise ValueError(f'{path}: not a whole safetensors file ({e})') from None
     return detector_of(model, h)
 
+def _load_onnx(path):
+    "The `Detector` in an ONNX file"
+    if path.stat().st_size>=2**31: raise ValueError(f'{path}: over 2 GB, which no ONNX file can have')
+    from ssd_fastai.onnx import onnx_detector # the one import that points to a later module
+    return onnx_detector(path.read_bytes(), path)
+
 def load_detector(
     path,      # a file that `save_detector` or `export_onnx` wrote
-)->Detector:   # on the CPU, in float32
+    precision='float32', # what it computes in: 'float32', 'bf16', 'fp16', or 'auto': what the device computes fast
+)->Detector:   # on the CPU
     "Open a detector, without fastai and without running code. `ValueError` if it is no detector, damaged or hostile"
+    choose_precision(precision, torch.device('cpu')) # an error for an unknown word
     path = Path(path)
     if not os.path.isfile(path): raise ValueError(f'{path}: no such file')
     if path.suffix=='.pkl':
         raise ValueError(f'{path}: a pickle may run any code; if you trust it, open it with fastai\'s load_learner, '
                          'or else write it with save_detector')
-    if path.suffix!='.onnx': return _load_safetensors(path)
-    if path.stat().st_size>=2**31: raise ValueError(f'{path}: over 2 GB, which no ONNX file can have')
-    from ssd_fastai.onnx import onnx_detector # the one import that points to a later module
-    return onnx_detector(path.read_bytes(), path)
+    det = _load_onnx(path) if path.suffix=='.onnx' else _load_safetensors(path)
+    det.precision = precision
+    if path.suffix=='.onnx': det.network() # an error for a precision that an ONNX file cannot have
+    return det

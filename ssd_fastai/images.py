@@ -132,15 +132,17 @@ def _turn(im):
     return None if im.format=='TIFF' else _TURNS.get(exif_orientation(im))
 
 # %% ../nbs/02_images.ipynb #84c0ac8f
+def _upright_size(im):
+    "(height, width) of an open image, as it will be when it is upright"
+    on_its_side = _turn(im) in (_T.TRANSPOSE, _T.ROTATE_270, _T.TRANSVERSE, _T.ROTATE_90)
+    return im.size if on_its_side else im.size[::-1]
+
 def image_size(
     x,                     # path of an image; its bytes; or a file that is open for reading in binary mode
     max_pixels=MAX_PIXELS, # an image with more pixels is refused
 )->tuple:                  # (height, width) of the upright image
     "Size of an image file as `load_image` opens it, from the header alone. ValueError where the header is wrong"
-    with open_image(x, max_pixels) as im:
-        (w,h),turn = im.size,_turn(im)
-    on_its_side = turn in (_T.TRANSPOSE, _T.ROTATE_270, _T.TRANSVERSE, _T.ROTATE_90)
-    return (w,h) if on_its_side else (h,w)
+    with open_image(x, max_pixels) as im: return _upright_size(im)
 
 # %% ../nbs/02_images.ipynb #af4777d4
 def _stated_range(im):
@@ -239,6 +241,33 @@ def load_image(
     if isinstance(x, np.ndarray):  return _array_image(x)
     raise ValueError(f'cannot read an image from {type(x).__name__}: give a path, bytes, an open file, a PIL image, '
                      'an array or a tensor')
+
+# %% ../nbs/02_images.ipynb #412f1deb
+def load_reduced(
+    x,     # path of an image; its bytes; or a file that is open for reading in binary mode
+    least, # (height, width) that the picture has at least, pixels, if the image has
+)->tuple:  # (picture, (height, width) of the image)
+    "`load_image`, but a JPEG that is much larger than `least` is decoded at 1/2, 1/4 or 1/8 of its sides, rounded up"
+    with open_image(x) as im:
+        size = _upright_size(im)
+        h,w  = least if size==im.size[::-1] else least[::-1]
+        if im.format=='JPEG': im.draft(None, (w,h))
+        return upright_rgb(im, image_name(x)), size
+
+# %% ../nbs/02_images.ipynb #43c9293d
+def load_window(
+    x,           # what `load_image` opens
+    window=None, # (x1,y1,x2,y2), pixels; None: the whole image
+    name=None,   # what errors call it; None: its file
+)->Image.Image:
+    "An image, or a window of it. ValueError for a window that is not inside the image"
+    img = load_image(x)
+    if window is None: return img
+    x1,y1,x2,y2 = window
+    if 0<=x1<x2<=img.width and 0<=y1<y2<=img.height: return img.crop(window)
+    if name is None: name = image_name(x) if isinstance(x, (str,os.PathLike)) or is_raw(x) else 'image'
+    raise ValueError(f'{name}: window {window} is not inside the image of {img.height}×{img.width}: '
+                     'read the data again if the file was changed')
 
 # %% ../nbs/02_images.ipynb #671b8a79
 def _array_image(x):

@@ -146,11 +146,12 @@ class OnnxModel:
 # %% ../nbs/62_onnx.ipynb #e0000026
 class OnnxDetector(Detector):
     "A `Detector` whose graph decodes and suppresses"
-    def forward(self, x, mirror=False):
-        "`(x, None)`: the graph runs in `detections`. `ValueError` with `mirror`"
+    def forward(self, x, mirror=False, precision=None):
+        "`(x, None)`: the graph runs in `detections`. `ValueError` with `mirror`, and for another precision"
+        self.network(precision)
         if mirror: raise ValueError('this ONNX file suppresses inside its graph, where mirror images cannot be merged: '
                                     'export it without suppress')
-        return x,None
+        return (x if x.is_floating_point() else x.float().div_(255)), None
 
     def detections(self, x, _, fits, files=None, images=None, thresholds=None):
         "As `Detector.detections`, for images `x` `[B,3,H,W]`"
