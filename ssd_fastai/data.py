@@ -17,7 +17,7 @@ import numpy as np, pandas as pd, torch
 from fastai.data.block import TransformBlock
 from fastai.data.core import DataLoaders, Datasets, TfmdDL
 from fastai.data.transforms import IntToFloatTensor, Normalize, ToTensor
-from fastai.torch_core import TensorBase, default_device, to_cpu
+from fastai.torch_core import TensorBase, TensorImage, default_device, to_cpu
 from fastai.vision.augment import (CropPad, DihedralItem, FlipItem, RandomCrop, RandomResizedCrop, RandomResizedCropGPU,
                                    RatioResize, Resize)
 from fastai.vision.core import PILImage, TensorBBox
@@ -31,6 +31,7 @@ from PIL import Image
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from .augment import GREY, BatchAugment, Moves, resize_pixels, sample_pixels, shift_colours
 from .boxes import as_hw, box_iou, clip_boxes, unit_to_px
 from .draw import draw_boxes, new_axes
 from .images import load_image
@@ -126,8 +127,6 @@ class IoUCrop(v2.RandomIoUCrop):
         return torch.stack([l, t, l+cw, t+ch], 1)
 
 # %% ../nbs/34_data.ipynb #080b70d5
-_GREY = (124,116,104)   # the mean colour of ImageNet
-
 def default_augment(
     zoom_out=0.3,  # chance of shrinking the image onto a grey canvas
     side=1.4,      # the canvas is at most this many times as wide and high as the image
@@ -137,7 +136,7 @@ def default_augment(
     colour=0.8,    # chance of changed brightness, contrast and saturation
 )->list:           # of torchvision v2 transforms
     "SSD's augmentation (Liu et al. 2016, 2.2 and 3.6), but milder; the paper's is `default_augment(0.5, 4., 1., 0.3)`"
-    return [v2.RandomZoomOut(fill=_GREY, side_range=(1.,side), p=zoom_out),
+    return [v2.RandomZoomOut(fill=GREY, side_range=(1.,side), p=zoom_out),
             v2.RandomApply([IoUCrop(min_scale=min_scale)], p=crop),
             v2.RandomHorizontalFlip(flip),
             v2.RandomApply([v2.ColorJitter(0.25, 0.25, 0.25)], p=colour)]
@@ -184,6 +183,19 @@ class _AugmentColour(ItemTransform):
     def encodes(self, x): return (_pil(self.tfm(x[0])), *x[1:])
 
 # %% ../nbs/34_data.ipynb #1d62721b
+def _fit_targets(fit, y):
+    "Targets of an image with their boxes in the unit frame of `fit`. ValueError where they do not belong to it"
+    if not y: return []
+    hw,was = fit.orig,getattr(y[0], 'hw', None)
+    if was and tuple(was)!=hw:
+        raise ValueError(f'an image is {hw[0]}×{hw[1]}, but its boxes belong to {was[0]}×{was[1]}: '
+                         'leave resizing to size=, and read the data again if a file was changed')
+    y = [*y, torch.zeros(len(y[0]), dtype=torch.bool)] if len(y)==2 else y
+    if len({len(o) for o in y})>1:
+        raise ValueError(f'a sample has {len(y[0])} boxes, {len(y[1])} labels and {len(y[2])} flags: '
+                         'their numbers must agree')
+    return [TensorBBox(fit.to_unit(y[0].as_subclass(Tensor))), *y[1:]]
+
 class _FitSample(ItemTransform):
     "`Fit` the image to `size` and move the boxes into the unit frame"
     order = 2
@@ -193,19 +205,9 @@ class _FitSample(ItemTransform):
         Fit((1,1), self.size, method)   # an unknown method fails here
     def encodes(self, x):
         img,*y = x
-        hw  = img.height,img.width
-        fit = Fit(hw, self.size, self.method)
-        img = PILImage(fit.image(img))
-        if not y: return (img,)
-        was = getattr(y[0], 'hw', None)
-        if was and tuple(was)!=hw:
-            raise ValueError(f'an image is {hw[0]}×{hw[1]}, but its boxes belong to {was[0]}×{was[1]}: '
-                             'leave resizing to size=, and read the data again if a file was changed')
-        if len(y)==2: y.append(torch.zeros(len(y[0]), dtype=torch.bool))
-        if len({len(o) for o in y})>1:
-            raise ValueError(f'a sample has {len(y[0])} boxes, {len(y[1])} labels and {len(y[2])} flags: '
-                             'their numbers must agree')
-        return (img, TensorBBox(fit.to_unit(y[0].as_subclass(Tensor))), *y[1:])
+        if isinstance(img, Tensor): return x           # on a canvas already, for the whole batch
+        fit = Fit((img.height,img.width), self.size, self.method)
+        return (PILImage(fit.image(img)), *_fit_targets(fit, y))
 
 # %% ../nbs/34_data.ipynb #0062d4d8
 def sample_tfms(
@@ -216,6 +218,8 @@ def sample_tfms(
     "The item transforms of a detection data set: augment, fit, colours, tensor"
     if isinstance(augment, str) and augment!='default':
         raise ValueError(f"augment={augment!r}: write 'default', None, or a list of torchvision v2 transforms")
+    if isinstance(augment, BatchAugment):
+        raise ValueError('a BatchAugment takes whole batches: give it to DetectionDataLoaders, here default_augment()')
     tfms = default_augment() if isinstance(augment, str) else L(augment)
     tfms = [o for o in tfms if not isinstance(o, v2.SanitizeBoundingBoxes)]   # ours keeps all targets together
     bad  = [o for o in tfms if not isinstance(o, nn.Module)]
@@ -264,7 +268,7 @@ def pad_samples(
         res = o.new_zeros((m,*o.shape[1:]))
         res[:len(o)] = o
         return res
-    return [(s[0], TensorBBox(_pad(s[1].as_subclass(Tensor))), *map(_pad, s[2:])) for s in samples]
+    return [(s[0], TensorBBox(_pad(s[1].as_subclass(Tensor))), *map(_pad, s[2:4]), *s[4:]) for s in samples]
 
 # %% ../nbs/34_data.ipynb #23cc4829
 class _CleanBoxes(ItemTransform):
@@ -276,6 +280,60 @@ class _CleanBoxes(ItemTransform):
         b  = clip_boxes(boxes.as_subclass(Tensor))
         ok = (labels>0) & (b[...,2:]-b[...,:2]>1e-6).all(-1) # what a record may hold has 2e-5, less if padded
         return (img, TensorBBox(b*ok[...,None]), labels*ok, *(o&ok for o in rest))
+
+# %% ../nbs/34_data.ipynb #7c315a75
+def _canvas_size(augment, size, records):
+    "(height, width) of the canvas for images of `records`"
+    more = min(2., 1/max(augment.min_scale, .5))
+    most = [max(o.size[i] for o in records) for i in range(2)]
+    return tuple(min(math.ceil(more*s), m) for s,m in zip(size, most))
+
+class _ToCanvas(ItemTransform):
+    "Squish an image onto a canvas, uint8 [h,w,3], and add its size to the sample; in training only"
+    order,split_idx = 1,0
+    def __init__(self, augment, size, method, canvas):
+        self.augment,self.size,self.method,self.canvas = augment,size,method,canvas
+    def encodes(self, x):
+        if len(x)<3: return x                                     # an image alone
+        img,*y = x
+        hw = img.height,img.width
+        y  = _fit_targets(Fit(hw, self.canvas), y)
+        return (torch.from_numpy(np.array(Fit(hw, self.canvas).image(img))), *y, torch.tensor(hw))
+
+# %% ../nbs/34_data.ipynb #60eb95b2
+class _DrawMoves(Transform):
+    "Draw how the samples of a batch are augmented, and move their boxes; in training only"
+    order,split_idx = -1,0
+    def __init__(self, to): self.to = to   # a `_ToCanvas`
+    def encodes(self, samples):
+        if len(samples[0])<5: return samples
+        _,boxes,labels,_,hw = zip(*pad_samples(samples))
+        to,boxes = self.to,torch.stack([o.as_subclass(Tensor) for o in boxes])
+        d = to.augment.draw(boxes, torch.stack(labels)>0, torch.stack(hw), to.canvas, to.size, to.method)
+        rows = torch.cat([d.moves.src, d.moves.dst, d.moves.flip[:,None], d.colours], 1)   # [B,12]
+        return [(s[0], TensorBBox(b[k]), *(o[k[:len(o)]] for o in s[2:4]), r)
+                for s,b,k,r in zip(samples, d.boxes, d.keep, rows)]
+
+# %% ../nbs/34_data.ipynb #a414ffd2
+class _MovePixels(ItemTransform):
+    "Move the pixels of a batch from the canvas to the size of the network; before they become floats"
+    order,split_idx = 5,0
+    def __init__(self, to): self.to = to   # a `_ToCanvas`
+    def encodes(self, x):
+        if len(x)<5: return x
+        img,*y,rows = x
+        moves = Moves(rows[:,:4], rows[:,4:8], rows[:,8]>0)
+        if img.device.type=='cpu': return (TensorImage(resize_pixels(img, moves, self.to.size)), *y, rows)
+        shrink = self.to.augment.side*max(c/s for c,s in zip(self.to.canvas, self.to.size))
+        return (TensorImage(sample_pixels(img, moves, self.to.size, max(1, math.ceil(shrink/1.5)))), *y, rows)
+
+class _ShiftColours(ItemTransform):
+    "Change the colours of a batch of floats, and leave out how it was moved"
+    order,split_idx = 11,0
+    def encodes(self, x):
+        if len(x)<5: return x
+        img,*y,rows = x
+        return (TensorImage(shift_colours(img.as_subclass(Tensor), rows[:,9:])), *y)
 
 # %% ../nbs/34_data.ipynb #5cee4b64
 _IMAGE_ONLY = (FlipItem, DihedralItem, Resize, CropPad, RandomCrop, RandomResizedCrop, RatioResize)
@@ -352,7 +410,7 @@ def tile_overlap(self:DetectionDL):
 @patch(as_prop=True)
 def moves_boxes(self:DetectionDL):
     "Whether images are augmented by transforms that move boxes"
-    return any(isinstance(o, _AugmentBoxes) for o in self.after_item.fs)
+    return any(isinstance(o, (_AugmentBoxes,_ToCanvas)) for o in self.after_item.fs)
 
 # %% ../nbs/34_data.ipynb #7d4e1c02
 @patch
@@ -447,6 +505,17 @@ def _as_windows(train, valid, tile, overlap, size):
     print(f'windows of {tile[0]}×{tile[1]} pixels, resized to {size[0]}×{size[1]}: {said[0]}, validation {said[1]}')
     return parts
 
+def _batch_steps(size, method, augment, train, batch_tfms):
+    "The transforms of a `DetectionDL`: of a sample, of the samples of a batch, and of the batch"
+    whole = BatchAugment() if isinstance(augment, str) and augment=='default' else augment
+    whole = whole if isinstance(whole, BatchAugment) else None
+    item  = sample_tfms(size, method, None if whole else augment)
+    steps = [IntToFloatTensor(), *L(batch_tfms), _CleanBoxes()]
+    if whole is None: return dict(after_item=item, after_batch=steps)
+    to = _ToCanvas(whole, size, method, _canvas_size(whole, size, train))
+    return dict(after_item=[to, *item], before_batch=[_DrawMoves(to)],
+                after_batch=[_MovePixels(to), _ShiftColours(), *steps])
+
 class DetectionDataLoaders(DataLoaders):
     "`DataLoaders` of (image, boxes, labels, difficult) batches"
     from_voc: None; from_coco: None; from_pascal_2007: None; from_yolo: None; from_df: None; from_folder: None
@@ -457,10 +526,10 @@ class DetectionDataLoaders(DataLoaders):
         size=300,          # of the network's input, pixels: one number, or (height, width)
         bs=None,           # images per batch; None: 128 on a GPU, 16 on a CPU, fewer for small training splits
         method='squish',   # 'squish', or 'pad' to keep the aspect ratio
-        augment='default', # 'default', None, or a list of torchvision v2 transforms
+        augment='default', # 'default', a `BatchAugment`, None, or a list of torchvision v2 transforms
         vocab=None,        # class names; None: those of the training split, sorted (in a VOCdevkit VOC's 20)
         batch_tfms=None,   # fastai batch transforms, such as `aug_transforms()`
-        num_workers=None,  # processes that load images; None: one per CPU core, at most 16
+        num_workers=None,  # processes that load images; None: none on a CPU, else one per CPU core, at most 16
         path='.',          # where the learner writes
         device=None,       # None: fastai's default
         verify=True,       # decode every image once before training?
@@ -472,18 +541,20 @@ class DetectionDataLoaders(DataLoaders):
         vocab,whole = make_vocab(train, valid, vocab),(list(train),list(valid))
         device = default_device() if device is None else torch.device(device)
         tile,tile_overlap = check_tile(tile, tile_overlap)
-        after_item,after_batch = sample_tfms(size, method, augment),[IntToFloatTensor(), *L(batch_tfms), _CleanBoxes()]
-        fit = first(o for o in after_item if isinstance(o, _FitSample))
-        fit.tile,fit.tile_overlap = tile,tile_overlap
+        if num_workers is None and device.type=='cpu': num_workers = 0
+        size = as_hw(size)
         _say_twice(*whole)
         if verify: verify_pixels(sum(whole, []))
-        train,valid = _as_windows(*whole, tile, tile_overlap, fit.size)
+        train,valid = _as_windows(*whole, tile, tile_overlap, size)
+        tfms  = _batch_steps(size, method, augment, train, batch_tfms)
+        fit   = first(o for o in tfms['after_item'] if isinstance(o, _FitSample))
+        fit.tile,fit.tile_overlap = tile,tile_overlap
         bs    = batch_size(bs, len(train), device)
         idxs  = list(range(len(train)+len(valid)))
         parts = [[_ToImage()], [_ToBoxes()], [_ToLabels(vocab)], [_ToDifficult()]]
         dsets = Datasets(train+valid, parts, splits=[idxs[:len(train)], idxs[len(train):]], n_inp=1)
         dl  = DetectionDL(dsets.train, bs=bs, shuffle=True, drop_last=True, num_workers=num_workers, device=device,
-                          after_item=after_item, after_batch=after_batch)
+                          **tfms)
         dls = cls(dl, dl.new(dsets.valid, shuffle=False, drop_last=False), path=path, device=device)
         if tile: dls.train.dataset.whole,dls.valid.dataset.whole = whole
         return dls
