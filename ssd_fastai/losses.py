@@ -6,10 +6,11 @@
 __all__ = ['BOX_LOSSES', 'focal_weight', 'class_loss', 'box_loss', 'SSDLoss']
 
 # %% ../nbs/14_losses.ipynb #41072c11
+import math
+
 import torch,torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn,Tensor
-from torchvision.ops import complete_box_iou_loss,distance_box_iou_loss
 from .match import match_anchors,to_float32
 
 # %% ../nbs/14_losses.ipynb #3ecc20e5
@@ -24,6 +25,68 @@ def focal_weight(
     return w if alpha is None else w*torch.where(t, alpha, 1-alpha)
 
 # %% ../nbs/14_losses.ipynb #d4f4e31f
+def plain_class_loss(
+    logits:Tensor,            # [B,A,C]; column 0, the background, is left out
+    target:Tensor,            # [B,A] int64: class, 0 background, -1 ignored
+    alpha:float|None=0.25,    # weight of "yes" answers, 0–1; "no" has 1-alpha; None: both have 1
+    gamma:float=1.,           # how strongly easy answers are reduced, 0 and up; 0: not at all
+    focal=focal_weight,       # function of (x, t, alpha, gamma) that gives the weight of each answer
+)->Tensor:                    # [B,A], summed over the classes; 0 where the target is -1
+    "Focal binary cross-entropy over the classes without the background, as it is written in the paper"
+    x = logits[...,1:]
+    t = target[...,None]==torch.arange(1, x.shape[-1]+1, device=x.device)  # [B,A,C-1]
+    return (focal(x, t, alpha, gamma)*F.softplus(torch.where(t, -x, x))).sum(-1).masked_fill(target<0, 0.)
+
+# %% ../nbs/14_losses.ipynb #21f80799
+def _no(x, gamma):
+    "(loss, derivative) of the answer no for each logit of `x`, without a weight alpha"
+    loss,slope = torch.empty_like(x),torch.empty_like(x)
+    cache = 2**17 if x.device.type=='cpu' else max(1, x.numel())                # numbers at a time
+    for x,l,s in zip(*(o.view(-1).split(cache) for o in (x,loss,slope))):
+        e = x.clamp(max=80.).exp_()
+        torch.log(torch.add(e, 1, out=l), out=s)
+        torch.maximum(s, x, out=s)                                              # the cross-entropy
+        p = e.div_(l)
+        w = p if gamma==1 else p**gamma
+        torch.mul(w, s, out=l)
+        torch.lerp(l if gamma==1 else gamma*l, w, p, out=s)
+    return loss,slope
+
+# %% ../nbs/14_losses.ipynb #43823e13
+def _positive_rows(target):
+    "Rows of `target` [B,A], flattened, that hold all positive ones: just those on a CPU, all of them on a GPU"
+    pos = (target>0).flatten()
+    return pos.nonzero()[:,0] if pos.device.type=='cpu' else torch.arange(len(pos), device=pos.device)
+
+# %% ../nbs/14_losses.ipynb #8c56b2a7
+class _FocalLoss(torch.autograd.Function):
+    "`plain_class_loss` with `focal_weight`, and its gradient, in one pass. It has no second derivative"
+    @staticmethod
+    def forward(ctx, x, target, alpha, gamma):
+        yes,no = (1,1) if alpha is None else (alpha,1-alpha)
+        loss,slope = _no(x.contiguous(), gamma)
+        rows = _positive_rows(target)
+        col  = target.flatten()[rows].clamp(min=0)           # [n]; 0, the background, where it is not positive
+        at   = rows*x.shape[-1]+col                          # [n] their answers "yes", in all logits
+        l,s  = (o.masked_fill_(col==0, 0.) for o in _no(-x.flatten()[at], gamma))
+        for o in (loss,slope): o.view(-1).scatter_(0, at, 0.)
+        slope[...,0] = 0.
+        res = loss[...,1:].sum(-1)*no
+        res.view(-1).scatter_add_(0, rows, l*yes)
+        ctx.no = no
+        ctx.save_for_backward(slope, target<0, rows, at, s*-yes)
+        return res.masked_fill_(target<0, 0.)
+
+    @staticmethod
+    def backward(ctx, g):
+        if torch.is_grad_enabled(): raise ValueError('class_loss has no second derivative: use plain_class_loss')
+        slope,ignored,rows,at,yes = ctx.saved_tensors
+        g   = g.masked_fill(ignored, 0.)                     # [B,A]
+        res = slope*(g*ctx.no)[...,None]
+        res.view(-1).scatter_add_(0, at, yes*g.flatten()[rows])
+        return res,None,None,None
+
+# %% ../nbs/14_losses.ipynb #597b5951
 def class_loss(
     logits:Tensor,            # [B,A,C]; column 0, the background, is left out
     target:Tensor,            # [B,A] int64: class, 0 background, -1 ignored
@@ -31,11 +94,10 @@ def class_loss(
     gamma:float=1.,           # how strongly easy answers are reduced, 0 and up; 0: not at all
     focal=focal_weight,       # function of (x, t, alpha, gamma) that gives the weight of each answer
 )->Tensor:                    # [B,A], summed over the classes; 0 where the target is -1
-    "Focal binary cross-entropy over the classes without the background"
-    x,target = to_float32(logits)[...,1:],target.as_subclass(Tensor)
-    t = target[...,None]==torch.arange(1, x.shape[-1]+1, device=x.device)  # [B,A,C-1]
-    w = focal(x, t, alpha, gamma)
-    return (w*F.softplus(torch.where(t, -x, x))).sum(-1).masked_fill(target<0, 0.)
+    "Focal binary cross-entropy over the classes without the background; in one pass with the usual `focal_weight`"
+    x,target = to_float32(logits),target.as_subclass(Tensor)
+    if focal is focal_weight: return _FocalLoss.apply(x, target, alpha, gamma)
+    return plain_class_loss(x, target, alpha, gamma, focal)
 
 # %% ../nbs/14_losses.ipynb #n790682e
 def _of_offsets(loss):
@@ -46,12 +108,31 @@ def _of_offsets(loss):
     return f
 
 # %% ../nbs/14_losses.ipynb #0e3318e0
-def _giou(a, b):
-    "GIoU of boxes [N,4] xyxy with boxes [N,4]: -1 (far apart) to 1 (the same). The CPU does not wait for the GPU"
+def _iou_hull(a, b):
+    "IoU [N], union [N], and size [N,2] of the smallest box that holds both, of boxes [N,4] xyxy with boxes [N,4]"
     inter = (torch.min(a[:,2:], b[:,2:])-torch.max(a[:,:2], b[:,:2])).clamp(min=0).prod(1)
-    hull  = (torch.max(a[:,2:], b[:,2:])-torch.min(a[:,:2], b[:,:2])).prod(1)
     union = sum((o[:,2:]-o[:,:2]).prod(1) for o in (a,b)) - inter
-    return inter/union.clamp(min=1e-7) - (hull-union)/hull.clamp(min=1e-7)
+    return inter/union.clamp(min=1e-7), union, torch.max(a[:,2:], b[:,2:])-torch.min(a[:,:2], b[:,:2])
+
+def _giou(a, b):
+    "GIoU of boxes [N,4] xyxy with boxes [N,4]: -1 (far apart) to 1 (the same)"
+    iou,union,hull = _iou_hull(a, b)
+    hull = hull.prod(1)
+    return iou - (hull-union)/hull.clamp(min=1e-7)
+
+# %% ../nbs/14_losses.ipynb #a933221f
+def _diou(a, b):
+    "DIoU of boxes [N,4] xyxy with boxes [N,4]: -1 (far apart) to 1 (the same)"
+    iou,_,hull = _iou_hull(a, b)
+    apart = (a[:,:2]+a[:,2:]-b[:,:2]-b[:,2:])/2                                 # between the centres
+    return iou - apart.pow(2).sum(1)/hull.pow(2).sum(1).clamp(min=1e-7)
+
+def _ciou(a, b):
+    "CIoU of boxes [N,4] xyxy with boxes [N,4]: up to 1 (the same)"
+    angle = lambda o: torch.atan((o[:,2]-o[:,0])/(o[:,3]-o[:,1]).clamp(min=1e-7))
+    shape = (2/math.pi*(angle(b)-angle(a))).pow(2)
+    with torch.no_grad(): weight = shape/(1-_iou_hull(a, b)[0]+shape).clamp(min=1e-7)
+    return _diou(a, b) - weight*shape
 
 # %% ../nbs/14_losses.ipynb #b0f5d015
 def _of_boxes(loss):
@@ -64,8 +145,8 @@ BOX_LOSSES = dict(
     l1        = _of_offsets(F.l1_loss),
     smooth_l1 = _of_offsets(F.smooth_l1_loss),
     giou      = _of_boxes(lambda a,b: 1-_giou(a, b)),
-    diou      = _of_boxes(distance_box_iou_loss),
-    ciou      = _of_boxes(complete_box_iou_loss),
+    diou      = _of_boxes(lambda a,b: 1-_diou(a, b)),
+    ciou      = _of_boxes(lambda a,b: 1-_ciou(a, b)),
 )
 
 # %% ../nbs/14_losses.ipynb #n6110a5e
@@ -109,15 +190,27 @@ class SSDLoss(nn.Module):
 
 # %% ../nbs/14_losses.ipynb #3b4b2a61
 def _check_rows(logits, offsets, anchors, labels):
-    "ValueError where output, anchors and labels do not fit together"
+    "ValueError where output, anchors and labels do not fit together; on a GPU, for labels, CUDA's assertion"
     counts = logits.shape[1],offsets.shape[1],len(anchors)
     if len(set(counts))>1:
         raise ValueError('SSDLoss: {} rows of logits, {} of offsets and {} anchors: '.format(*counts)
                          + "take the output of the loss's own model")
-    if labels.numel() and int(labels.max())>=logits.shape[2]:
-        raise ValueError(f'SSDLoss: label {int(labels.max())} with {logits.shape[2]} classes: '
-                         'make the model with n_classes=len(dls.vocab)')
+    if not labels.numel(): return
+    cure = f'with {logits.shape[2]} classes: make the model with n_classes=len(dls.vocab)'
+    if labels.device.type!='cpu': torch._assert_async((labels<logits.shape[2]).all(), f'SSDLoss: a label too large {cure}')
+    elif labels.max()>=logits.shape[2]: raise ValueError(f'SSDLoss: label {int(labels.max())} {cure}')
 
+# %% ../nbs/14_losses.ipynb #3a727f8b
+def _box_by_anchor(offsets, boxes, target, idx, rows, model, kind):
+    "The box loss [B,A] of the positive anchors; `rows` [n] of the flattened batch holds all of them"
+    if not boxes.shape[1]: boxes = F.pad(boxes, (0,0,0,1))             # so that there is a box to look up
+    a,yes  = rows%target.shape[1],target.flatten()[rows]>0
+    mine   = offsets.flatten(0,1).index_select(0, rows).where(yes[:,None], 0.)
+    object = boxes.flatten(0,1)[rows//target.shape[1]*boxes.shape[1] + idx.flatten()[rows]]
+    loss   = box_loss(mine, object, model.anchors[a], model.cells[a], model.coder, kind).where(yes, 0.)
+    return loss.new_zeros(target.numel()).index_copy(0, rows, loss).view_as(target)
+
+# %% ../nbs/14_losses.ipynb #2855971a
 @patch
 def by_anchor(self:SSDLoss,
     pred:tuple,            # (logits [B,A,C], offsets [B,A,4])
@@ -128,13 +221,11 @@ def by_anchor(self:SSDLoss,
     "Both losses of every anchor, not divided by anything, with its target and object"
     logits,offsets = (to_float32(o) for o in pred)
     boxes,labels,difficult = (o if o is None else o.as_subclass(Tensor) for o in (boxes,labels,difficult))
-    anchors,cells = self.model.anchors,self.model.cells
-    _check_rows(logits, offsets, anchors, labels)
-    target,idx = match_anchors(anchors, boxes, labels, difficult, pos=self.pos, neg=self.neg)
+    _check_rows(logits, offsets, self.model.anchors, labels)
+    target,idx = match_anchors(self.model.anchors, boxes, labels, difficult, pos=self.pos, neg=self.neg)
     cls = class_loss(logits, target, self.alpha, self.gamma, self.focal)
-    b,a = (target>0).nonzero(as_tuple=True)                                     # positive anchors: image, row
-    box = box_loss(offsets[b,a], boxes[b,idx[b,a]], anchors[a], cells[a], self.model.coder, self.box)
-    return cls, torch.zeros_like(cls).index_put((b,a), box.to(cls)), target, idx
+    box = _box_by_anchor(offsets, boxes, target, idx, _positive_rows(target), self.model, self.box)
+    return cls, box.to(cls), target, idx
 
 # %% ../nbs/14_losses.ipynb #cf3ba568
 @patch
