@@ -6,9 +6,11 @@
 __all__ = ['OnnxModel', 'OnnxDetector', 'export_onnx']
 
 # %% ../nbs/62_onnx.ipynb #n0949537
-import reprlib
+import math, reprlib, time
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
 
 import numpy as np, torch
 from PIL import Image
@@ -16,12 +18,12 @@ from torch import nn
 
 from .anchors import AnchorRecipe
 from .boxes import clip_boxes, px_to_unit
-from .detector import Detector
+from .detector import check_records, Detector
 from .files import (as_detector, check_header, check_seal, detector_header, detector_of, parse_json, seal,
                               write_whole)
 from .images import load_image
 from .model import CODERS, build_ssd
-from .records import Detections
+from .records import Detections, plural
 
 # %% ../nbs/62_onnx.ipynb #f4c2e65d
 def _need(*packages):
@@ -109,16 +111,18 @@ def _torch_export(det, suppress):
         del o.metadata_props[:] # they name source files of this machine
     return model
 
-def _graph(det, suppress):
-    "The bytes of the ONNX file of a detector on the CPU"
+def _finished(model, det, suppress, info=None):
+    "The bytes of an ONNX file: the exported network of a detector with suppression, header and checksum"
     import onnx
-    model = _torch_export(det, suppress)
+    model = onnx.load_from_string(model.SerializeToString())   # a copy
     if suppress: _add_suppression(model.graph, det.thresholds)
     about = dict(kind='suppressed' if suppress else 'raw', grids=[list(o) for o in det.model.grids], opset=_OPSET)
     meta  = model.metadata_props.add()
-    meta.key,meta.value = 'ssd_fastai',detector_header(det, packages=_PACKAGES, onnx=about)
+    meta.key,meta.value = 'ssd_fastai',detector_header(det, info, packages=_PACKAGES, onnx=about)
     onnx.checker.check_model(model)
     return seal(model.SerializeToString())
+
+def _graph(det, suppress): return _finished(_torch_export(det, suppress), det, suppress)
 
 # %% ../nbs/62_onnx.ipynb #2e49193f
 class OnnxModel:
@@ -251,17 +255,117 @@ def _on_cpu(det):
     return Detector(model.eval(), det.vocab, det.size, det.method, det.thresholds, det.info, det.tile,
                     det.tile_overlap)
 
+# %% ../nbs/62_onnx.ipynb #02510f85
+_INT8_OPS = 'Conv','Add','Relu','Clip','MaxPool','Resize'
+
+def _before(node, made_by):
+    "Names of all nodes that `node` gets something from"
+    names,todo = set(),[node]
+    while todo:
+        for o in (made_by[i] for i in todo.pop().input if i in made_by):
+            if o.name not in names: names.add(o.name); todo.append(o)
+    return names
+
+def _int8_nodes(graph, outputs):
+    "Names of the nodes that are quantised; the last convolutions among them with `outputs`"
+    made_by = {o:n for n in graph.node for o in n.output}
+    convs = {n.name:_before(n, made_by) for n in graph.node if n.op_type=='Conv'}
+    inner = set().union(*convs.values())
+    last  = set(convs)-inner   # no convolution comes behind them
+    named = inner | last if outputs else inner
+    sums  = lambda n: n.op_type!='Add' or all(i in made_by for i in n.input)   # and not a shift by a constant
+    return [n.name for n in graph.node if n.name in named and n.op_type in _INT8_OPS and sums(n)]
+
+# %% ../nbs/62_onnx.ipynb #02ca1b24
+def _quantised(model, batches, outputs):
+    "An ONNX model with int8 in it, by the ranges that it has on `batches` of images `[B,3,H,W]`"
+    import onnx
+    from onnxruntime import quantization as q
+    from onnxruntime.quantization.quant_utils import add_pre_process_metadata
+    class Batches(q.CalibrationDataReader):
+        def __init__(self): self.rest = iter(batches)
+        def get_next(self): return next(({'images':o} for o in self.rest), None)
+    add_pre_process_metadata(model)   # the exporter has simplified the graph
+    kinds = dict(activation_type=q.QuantType.QUInt8, weight_type=q.QuantType.QInt8, op_types_to_quantize=[*_INT8_OPS])
+    with TemporaryDirectory() as tmp:
+        file = Path(tmp)/'int8.onnx'
+        q.quantize_static(model, file, Batches(), per_channel=True, reduce_range=True, # without VNNI 8 bits overflow
+                          nodes_to_quantize=_int8_nodes(model.graph, outputs), **kinds)
+        model = onnx.load(file)
+    del model.metadata_props[:]
+    return model
+
+# %% ../nbs/62_onnx.ipynb #74d8bfab
+def _milliseconds(dets, x, turns=9):
+    "Median milliseconds that each detector's graph takes for images `x`; they take turns"
+    times = [[] for _ in dets]
+    for i in range(turns+1):
+        for det,t in zip(dets, times):
+            start = time.perf_counter()
+            det.model.run(images=x)
+            if i: t.append(1000*(time.perf_counter()-start))
+    return [median(o) for o in times]
+
+def _compared(raws, records, x, path):
+    "Accuracy on `records`, size and speed of the detectors in ONNX files: a dict for each"
+    dets  = [onnx_detector(o, path) for o in raws]
+    evs   = [o.evaluate(records, progress=False) for o in dets]
+    times = _milliseconds(dets, x)
+    return [dict(voc12=e.voc12, coco=e.coco, bytes=len(o), ms=round(t, 2)) for o,e,t in zip(raws, evs, times)]
+
+def _in_words(int8, float32, n):
+    "What int8 gives and costs, in a line"
+    ap = ', '.join(f'{words} {int8[k]:.3f} (float32: {float32[k]:.3f})' for k,words in (('voc12','AP50'), ('coco','COCO AP')))
+    mb = f'{int8["bytes"]/1e6:.1f} MB ({float32["bytes"]/1e6:.1f})'
+    return f'int8: {ap} on {plural(n, "image")}, {mb}, {int8["ms"]:.1f} ms per image here ({float32["ms"]:.1f})'
+
+# %% ../nbs/62_onnx.ipynb #66356338
+def _int8_data(learn, images, records, max_loss):
+    "(up to 128 images to calibrate with, records to measure on). `ValueError` where they are missing"
+    if not (isinstance(max_loss, (int,float)) and 0<=max_loss<=1):
+        raise ValueError(f'max_loss {max_loss!r}: give the AP50 that int8 may lose, 0 to 1')
+    dls = getattr(learn, 'dls', None)
+    if images  is None and dls: images  = dls.train_ds.items
+    if records is None and dls: records = dls.valid_ds.items
+    if not images or not records:
+        raise ValueError('int8 needs images=, training images to calibrate with, and records=, a list of GroundTruth to '
+                         'measure on; a learner has both')
+    images = list(images)
+    return images[::math.ceil(len(images)/128)], check_records(records)
+
+def _int8_graph(det, suppress, images, records, max_loss, path):
+    "(bytes of an int8 file, what it gives in words). `ValueError` where it loses more than `max_loss` AP50"
+    batches = [det.opened(o).pixels.transpose(2,0,1)[None]/np.float32(255) for o in images]
+    model   = _torch_export(det, suppress)
+    float32 = _finished(model, det, suppress)
+    for outputs in (True,False):   # the last convolutions stay in float32 only where that is needed
+        small = _quantised(_torch_export(det, suppress), batches, outputs)
+        int8,plain = _compared([_finished(small, det, suppress), float32], records, batches[0], path)
+        words = _in_words(int8, plain, len(records))
+        if plain['voc12']-int8['voc12'] <= max_loss: break
+    else: raise ValueError(f'{path} not written: it loses more than max_loss={max_loss:g} AP50 ({words})')
+    about = dict(int8=int8, float32=plain, images=len(records), calibrated_on=len(batches), output_layers=outputs)
+    return _finished(small, det, suppress, dict(quantised=about)), words
+
 # %% ../nbs/62_onnx.ipynb #42477ce1
 def export_onnx(
     learn,           # an `SSDLearner` or a `Detector`
     path,            # file to write, relative to the working folder; call it .onnx
     suppress=False,  # decode and suppress inside the graph?
-    images=None,     # up to 16 to verify with; None: a learner's validation images, or noise for a `Detector`
+    images=None,     # up to 16 to verify with; None: a learner's validation images, or noise for a `Detector`.
+                     # With `int8` up to 128 to calibrate with; None: a learner's training images
+    int8=False,      # whole numbers of 8 bits in place of float32 in the network? Prints what that gives and costs
+    records=None,    # with `int8`: a `GroundTruth` per image, to measure on; None: a learner's validation images
+    max_loss=0.01,   # with `int8`: the AP50 that may be lost on them, 0–1
 )->Path:             # `path`
     "Write an ONNX graph that finds what torch finds, or `ValueError` and no file. Needs the extra `export`"
     _need('onnx', 'onnxscript', 'onnxruntime')
     if Path(path).suffix!='.onnx': raise ValueError(f'{path}: call it .onnx, so that load_detector recognises it')
     det = _on_cpu(as_detector(learn))
+    if int8:
+        raw,words = _int8_graph(det, suppress, *_int8_data(learn, images, records, max_loss), max_loss, path)
+        print(words)
+        return write_whole(path, raw)
     raw = _graph(det, suppress)
     _verify(det, onnx_detector(raw, path), _test_images(learn, images), path)
     return write_whole(path, raw)
