@@ -1,5 +1,7 @@
 "SSD object detection for fastai."
-from importlib.metadata import version, PackageNotFoundError
-
-try: __version__ = version('ssd_fastai')
-except PackageNotFoundError: __version__ = '0+unknown'  # imported from a checkout that is not installed
+def __getattr__(name):
+    "`__version__`, looked up when it is asked for: that takes longer than a script's --help"
+    if name != '__version__': raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    from importlib.metadata import version, PackageNotFoundError
+    try: return version('ssd_fastai')
+    except PackageNotFoundError: return '0+unknown'  # imported from a checkout that is not installed
