@@ -38,18 +38,22 @@ def plain_class_loss(
     return (focal(x, t, alpha, gamma)*F.softplus(torch.where(t, -x, x))).sum(-1).masked_fill(target<0, 0.)
 
 # %% ../nbs/14_losses.ipynb #21f80799
-def _no(x, gamma):
-    "(loss, derivative) of the answer no for each logit of `x`, without a weight alpha"
-    loss,slope = torch.empty_like(x),torch.empty_like(x)
-    cache = 2**17 if x.device.type=='cpu' else max(1, x.numel())                # numbers at a time
-    for x,l,s in zip(*(o.view(-1).split(cache) for o in (x,loss,slope))):
-        e = x.clamp(max=80.).exp_()
+def _no(x, gamma, start=0):
+    "The answer no to logits `x` [N,C], without alpha: (loss [N], its sum over the columns from `start`; derivative [N,C])"
+    loss,slope = x.new_empty(len(x)),torch.empty_like(x)
+    cache = 2**15*max(2, torch.get_num_threads()) if x.device.type=='cpu' else x.numel()    # numbers at a time
+    n     = max(1, cache//max(1, x.shape[1]))
+    l,e   = x.new_empty(2, min(n, len(x)), x.shape[1])
+    for x,t,s in zip(*(o.split(n) for o in (x,loss,slope))):
+        l,e = l[:len(x)],e[:len(x)]                              # only the last piece is shorter
+        torch.clamp(x, max=80., out=e).exp_()
         torch.log(torch.add(e, 1, out=l), out=s)
-        torch.maximum(s, x, out=s)                                              # the cross-entropy
+        torch.maximum(s, x, out=s)                               # the cross-entropy
         p = e.div_(l)
         w = p if gamma==1 else p**gamma
-        torch.mul(w, s, out=l)
+        torch.sum(torch.mul(w, s, out=l)[:,start:], 1, out=t)
         torch.lerp(l if gamma==1 else gamma*l, w, p, out=s)
+        s[:,:start] = 0.
     return loss,slope
 
 # %% ../nbs/14_losses.ipynb #43823e13
@@ -62,29 +66,29 @@ def _positive_rows(target):
 class _FocalLoss(torch.autograd.Function):
     "`plain_class_loss` with `focal_weight`, and its gradient, in one pass. It has no second derivative"
     @staticmethod
-    def forward(ctx, x, target, alpha, gamma):
+    def forward(ctx, x, target, alpha, gamma, rows):
         yes,no = (1,1) if alpha is None else (alpha,1-alpha)
-        loss,slope = _no(x.contiguous(), gamma)
-        rows = _positive_rows(target)
+        x    = x.contiguous()
         col  = target.flatten()[rows].clamp(min=0)           # [n]; 0, the background, where it is not positive
-        at   = rows*x.shape[-1]+col                          # [n] their answers "yes", in all logits
-        l,s  = (o.masked_fill_(col==0, 0.) for o in _no(-x.flatten()[at], gamma))
-        for o in (loss,slope): o.view(-1).scatter_(0, at, 0.)
-        slope[...,0] = 0.
-        res = loss[...,1:].sum(-1)*no
-        res.view(-1).scatter_add_(0, rows, l*yes)
-        ctx.no = no
-        ctx.save_for_backward(slope, target<0, rows, at, s*-yes)
-        return res.masked_fill_(target<0, 0.)
+        at   = rows*x.shape[-1]+col                          # [n] the place of "yes" among all logits
+        loss,ctx.slope = _no(x.flatten(0,1), gamma, start=1) # first as if all answers were no
+        asked = x.flatten()[at][:,None]
+        wrong,(l,s) = _no(asked, gamma)[0],_no(-asked, gamma)
+        loss.mul_(no).scatter_add_(0, rows, (l*yes-wrong*no).masked_fill_(col==0, 0.))
+        ctx.no,ctx.gamma = no,gamma
+        ctx.save_for_backward(x, target<0, rows, at, (s[:,0]*-yes).masked_fill_(col==0, 0.))
+        return loss.clamp_(min=0).view_as(target).masked_fill_(target<0, 0.)
 
     @staticmethod
     def backward(ctx, g):
         if torch.is_grad_enabled(): raise ValueError('class_loss has no second derivative: use plain_class_loss')
-        slope,ignored,rows,at,yes = ctx.saved_tensors
-        g   = g.masked_fill(ignored, 0.)                     # [B,A]
-        res = slope*(g*ctx.no)[...,None]
-        res.view(-1).scatter_add_(0, at, yes*g.flatten()[rows])
-        return res,None,None,None
+        x,ignored,rows,at,yes = ctx.saved_tensors
+        g = g.masked_fill(ignored, 0.).flatten()             # [B*A]
+        slope,ctx.slope = ctx.slope,None                     # it becomes the gradient; a second call computes it anew
+        if slope is None: slope = _no(x.flatten(0,1), ctx.gamma, start=1)[1]
+        slope.view(-1).scatter_(0, at, 0.)
+        slope.mul_((g*ctx.no)[:,None]).view(-1).scatter_add_(0, at, yes*g[rows])
+        return slope.view_as(x),None,None,None,None
 
 # %% ../nbs/14_losses.ipynb #597b5951
 def class_loss(
@@ -93,10 +97,11 @@ def class_loss(
     alpha:float|None=0.25,    # weight of "yes" answers, 0–1; "no" has 1-alpha; None: both have 1
     gamma:float=1.,           # how strongly easy answers are reduced, 0 and up; 0: not at all
     focal=focal_weight,       # function of (x, t, alpha, gamma) that gives the weight of each answer
+    rows=None,                # [n] rows of the flattened target, all positive ones among them; None: they are looked up
 )->Tensor:                    # [B,A], summed over the classes; 0 where the target is -1
     "Focal binary cross-entropy over the classes without the background; in one pass with the usual `focal_weight`"
     x,target = to_float32(logits),target.as_subclass(Tensor)
-    if focal is focal_weight: return _FocalLoss.apply(x, target, alpha, gamma)
+    if focal is focal_weight: return _FocalLoss.apply(x, target, alpha, gamma, _positive_rows(target) if rows is None else rows)
     return plain_class_loss(x, target, alpha, gamma, focal)
 
 # %% ../nbs/14_losses.ipynb #n790682e
@@ -223,8 +228,9 @@ def by_anchor(self:SSDLoss,
     boxes,labels,difficult = (o if o is None else o.as_subclass(Tensor) for o in (boxes,labels,difficult))
     _check_rows(logits, offsets, self.model.anchors, labels)
     target,idx = match_anchors(self.model.anchors, boxes, labels, difficult, pos=self.pos, neg=self.neg)
-    cls = class_loss(logits, target, self.alpha, self.gamma, self.focal)
-    box = _box_by_anchor(offsets, boxes, target, idx, _positive_rows(target), self.model, self.box)
+    rows = _positive_rows(target)
+    cls = class_loss(logits, target, self.alpha, self.gamma, self.focal, rows)
+    box = _box_by_anchor(offsets, boxes, target, idx, rows, self.model, self.box)
     return cls, box.to(cls), target, idx
 
 # %% ../nbs/14_losses.ipynb #cf3ba568

@@ -100,6 +100,7 @@ def _best_matches(a, b):
     cache = 2**19 if a.device.type=='cpu' else 2**25                                 # numbers at a time
     n     = max(1, cache//b[...,0].numel())                                          # anchors at a time
     pieces = [(o.max(1),o.max(2)) for o in (_anchor_iou(p, b) for p in a.split(n))]  # of [B,M,n]; ties: the first
+    if len(pieces)==1: return *pieces[0][0],*pieces[0][1]
     best,idx  = (torch.cat([o[i] for o,_ in pieces], 1) for i in (0,1))
     iou,piece = torch.stack([o.values for _,o in pieces]).max(0)
     anchor    = torch.stack([o.indices for _,o in pieces]).gather(0, piece[None])[0] + piece*n
