@@ -7,7 +7,7 @@ __all__ = ['IoUCrop', 'default_augment', 'sample_tfms', 'show_sample', 'pad_samp
            'DetectionDataLoaders']
 
 # %% ../nbs/34_data.ipynb #467db4a9
-import math, os
+import dataclasses, math, os
 from collections import Counter
 from html import escape
 from pathlib import Path
@@ -27,14 +27,16 @@ from fastcore.foundation import L
 from fastcore.meta import delegates
 from fasttransform import ItemTransform, Transform
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 from PIL import Image
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from .augment import GREY, BatchAugment, Moves, resize_pixels, sample_pixels, shift_colours
 from .boxes import as_hw, box_iou, clip_boxes, unit_to_px
+from .cache import DiskCache, RamCache, free_memory
 from .draw import draw_boxes, new_axes
-from .images import load_image
+from .images import load_image, load_reduced, load_window
 from .formats import flag, our_columns
 from .readers import *
 from .readers import all_shares, describe_data
@@ -44,10 +46,14 @@ from .splits import divide, has_splits, read_train_valid, split_records
 from .tiles import check_tile, tile_records
 
 # %% ../nbs/34_data.ipynb #489fe91b
+class ReadyImage(TensorBase):
+    "An image at the size that training needs, uint8 [h,w,3]; `fit` is how it got there from its file"
+
 class _ToImage(Transform):
     "The image of a record, file, PIL image, array or tensor: upright RGB"
     input_types = (GroundTruth, str, Path, Image.Image, np.ndarray, Tensor)
     def encodes(self, o):
+        if isinstance(o, ReadyImage): return o
         if not isinstance(o, GroundTruth): return PILImage(load_image(o))
         img = load_image(o.file)
         return PILImage(_windowed(img, o) if o.window else img)
@@ -196,6 +202,12 @@ def _fit_targets(fit, y):
                          'their numbers must agree')
     return [TensorBBox(fit.to_unit(y[0].as_subclass(Tensor))), *y[1:]]
 
+def _check_ready(img, size, method):
+    "ValueError where an image that was kept is not of the size that is wanted now"
+    if (img.fit.target,img.fit.method)!=(size,method):
+        raise ValueError(f'images were kept for {img.fit.method} to {img.fit.target[0]}×{img.fit.target[1]}, not for '
+                         f'{method} to {size[0]}×{size[1]}: make new data loaders, or give these cache=None')
+
 class _FitSample(ItemTransform):
     "`Fit` the image to `size` and move the boxes into the unit frame"
     order = 2
@@ -205,6 +217,9 @@ class _FitSample(ItemTransform):
         Fit((1,1), self.size, method)   # an unknown method fails here
     def encodes(self, x):
         img,*y = x
+        if isinstance(img, ReadyImage):
+            _check_ready(img, self.size, self.method)
+            return (TensorImage(img.as_subclass(Tensor).permute(2,0,1).contiguous()), *_fit_targets(img.fit, y))
         if isinstance(img, Tensor): return x           # on a canvas already, for the whole batch
         fit = Fit((img.height,img.width), self.size, self.method)
         return (PILImage(fit.image(img)), *_fit_targets(fit, y))
@@ -288,6 +303,19 @@ def _canvas_size(augment, size, records):
     most = [max(o.size[i] for o in records) for i in range(2)]
     return tuple(min(math.ceil(more*s), m) for s,m in zip(size, most))
 
+def squished(img, hw):
+    "A PIL image squished to (height, width) `hw`, as array [h,w,3] uint8"
+    x = np.array(img)
+    if x.shape[:2]==tuple(hw): return x
+    x = torch.from_numpy(x).permute(2,0,1)[None]
+    return interpolate(x, hw, mode='bilinear', antialias=True)[0].permute(1,2,0).contiguous().numpy()
+
+def _ready(pixels, fit):
+    "A `ReadyImage` of an array"
+    res = ReadyImage(torch.from_numpy(pixels))
+    res.fit = fit
+    return res
+
 class _ToCanvas(ItemTransform):
     "Squish an image onto a canvas, uint8 [h,w,3], and add its size to the sample; in training only"
     order,split_idx = 1,0
@@ -296,9 +324,9 @@ class _ToCanvas(ItemTransform):
     def encodes(self, x):
         if len(x)<3: return x                                     # an image alone
         img,*y = x
-        hw = img.height,img.width
-        y  = _fit_targets(Fit(hw, self.canvas), y)
-        return (torch.from_numpy(np.array(Fit(hw, self.canvas).image(img))), *y, torch.tensor(hw))
+        if isinstance(img, ReadyImage): _check_ready(img, self.canvas, 'squish')
+        else: img = _ready(squished(img, self.canvas), Fit((img.height,img.width), self.canvas))
+        return (img.as_subclass(Tensor), *_fit_targets(img.fit, y), torch.tensor(img.fit.orig))
 
 # %% ../nbs/34_data.ipynb #60eb95b2
 class _DrawMoves(Transform):
@@ -335,6 +363,60 @@ class _ShiftColours(ItemTransform):
         img,*y,rows = x
         return (TensorImage(shift_colours(img.as_subclass(Tensor), rows[:,9:])), *y)
 
+# %% ../nbs/34_data.ipynb #e271b158
+def _opened(o, least):
+    "(picture, (height, width)) of a record; a JPEG may be decoded smaller, but not below `least`. ValueError as before"
+    pic,hw = load_reduced(o.file, least) if o.window is None else (load_window(o.file, o.window), o.size)
+    if tuple(hw)==tuple(o.size): return pic,hw
+    raise ValueError(f'{o.file}: an image is {hw[0]}×{hw[1]}, but its boxes belong to {o.size[0]}×{o.size[1]}: '
+                     'leave resizing to size=, and read the data again if a file was changed')
+
+def canvas_pixels(o, canvas):
+    "The image of a record, squished onto a canvas: array [h,w,3] uint8"
+    return squished(_opened(o, canvas)[0], canvas)
+
+def fitted_pixels(o, size, method):
+    "The image of a record as the detector resizes it: array [H,W,3] uint8"
+    pic,hw = _opened(o, tuple(2*s for s in size))
+    fit    = Fit(hw, size, method)
+    small  = dataclasses.replace(fit, orig=(pic.height,pic.width))
+    if small.inner!=fit.inner: pic,small = load_window(o.file, o.window),fit   # padded, and a pixel apart when rounded
+    return np.array(small.image(pic))
+
+# %% ../nbs/34_data.ipynb #70cdfc9e
+class _Keep(Transform):
+    "The image of a record at the size of the network, or of a canvas, from a cache; in training (0) or validation (1)"
+    def __init__(self, split_idx, size, method=None, cache=None):   # method None: a canvas
+        self.split_idx,self.size,self.method,self.cache = split_idx,size,method,cache
+    def what(self, o): return (self.method or 'canvas', *self.size, *(o.window or ()))
+    def make(self, o):
+        return fitted_pixels(o, self.size, self.method) if self.method else canvas_pixels(o, self.size)
+    def encodes(self, o:GroundTruth):
+        if self.cache is None: px = self.make(o)
+        else: px = self.cache.get(str(o.file), self.what(o), lambda: self.make(o)).copy()
+        return _ready(px, Fit(o.size, self.size, self.method or 'squish'))
+
+# %% ../nbs/34_data.ipynb #64dcbb1c
+def _cache(cache, keeps, records):
+    "A cache for the transforms `keeps` of the records of each, and a line that says what it is"
+    if cache not in ('auto','ram','disk',None):
+        raise ValueError(f"cache={cache!r}: give 'auto', 'ram', 'disk' or None")
+    if cache is None: return None
+    sizes = {(str(o.file),k.what(o)): k.size for k,recs in zip(keeps, records) for o in recs}
+    need,free = sum(h*w*3 for h,w in sizes.values()),free_memory()
+    say  = f'cache: {plural(len(sizes), "image")}, {need/1e6:,.0f} MB'
+    if cache=='disk':
+        res = DiskCache()
+        print(f'{say} in {res.folder}')
+        return res
+    fits = free is not None and need<=free/2/int(os.environ.get('LOCAL_WORLD_SIZE', 1))
+    if cache=='auto' and not fits:
+        print(f"{say}, are more than half of the free memory: images are decoded anew in each epoch; "
+              "cache='disk' keeps them")
+        return None
+    if cache=='ram' or need>1e8: print(f'{say} in memory')
+    return RamCache(sizes)
+
 # %% ../nbs/34_data.ipynb #5cee4b64
 _IMAGE_ONLY = (FlipItem, DihedralItem, Resize, CropPad, RandomCrop, RandomResizedCrop, RatioResize)
 
@@ -368,6 +450,8 @@ class DetectionDL(TfmdDL):
         before = kwargs.get('before_batch')
         if before is None or isinstance(before, list): kwargs['before_batch'] = [*(before or []), pad_samples]
         super().__init__(dataset, bs=bs, **kwargs)
+        split = getattr(dataset, 'split_idx', None)   # from the start: fastai tries a sample before it iterates
+        for o in (self.after_item, self.before_batch, self.after_batch): o.split_idx = split
         _refuse_transforms(self.after_item, 'item_tfms')
         _refuse_transforms(self.after_batch, 'batch_tfms')
 
@@ -516,6 +600,18 @@ def _batch_steps(size, method, augment, train, batch_tfms):
     return dict(after_item=[to, *item], before_batch=[_DrawMoves(to)],
                 after_batch=[_MovePixels(to), _ShiftColours(), *steps])
 
+def _keepers(item, cache, train, valid):
+    "The transforms that keep images of the training and of the validation split; a user's transforms need whole images"
+    fit,to = (first(o for o in item if isinstance(o, k)) for k in (_FitSample,_ToCanvas))
+    own    = any(isinstance(o, (_AugmentBoxes,_AugmentColour)) for o in item)
+    keeps  = [_Keep(1, fit.size, fit.method)]
+    if not own: keeps.append(_Keep(0, to.canvas) if to else _Keep(0, fit.size, fit.method))
+    store  = _cache(cache, keeps, (valid,train))
+    if own and cache in ('ram','disk'):
+        print('cache: of the validation images alone; transforms of your own need whole training images')
+    for o in keeps: o.cache = store
+    return keeps
+
 class DetectionDataLoaders(DataLoaders):
     "`DataLoaders` of (image, boxes, labels, difficult) batches"
     from_voc: None; from_coco: None; from_pascal_2007: None; from_yolo: None; from_df: None; from_folder: None
@@ -533,6 +629,7 @@ class DetectionDataLoaders(DataLoaders):
         path='.',          # where the learner writes
         device=None,       # None: fastai's default
         verify=True,       # decode every image once before training?
+        cache='auto',      # keep decoded images: 'ram', 'disk', None; 'auto': in memory if half of what is free will do
         tile=None,         # cut larger images into windows of this side, pixels of the original; or (height, width)
         tile_overlap=0.2,  # share of a window that it has in common with the next, 0–0.9
     ):
@@ -551,7 +648,8 @@ class DetectionDataLoaders(DataLoaders):
         fit.tile,fit.tile_overlap = tile,tile_overlap
         bs    = batch_size(bs, len(train), device)
         idxs  = list(range(len(train)+len(valid)))
-        parts = [[_ToImage()], [_ToBoxes()], [_ToLabels(vocab)], [_ToDifficult()]]
+        parts = [[*_keepers(tfms['after_item'], cache, train, valid), _ToImage()], [_ToBoxes()], [_ToLabels(vocab)],
+                 [_ToDifficult()]]
         dsets = Datasets(train+valid, parts, splits=[idxs[:len(train)], idxs[len(train):]], n_inp=1)
         dl  = DetectionDL(dsets.train, bs=bs, shuffle=True, drop_last=True, num_workers=num_workers, device=device,
                           **tfms)
