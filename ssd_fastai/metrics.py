@@ -7,7 +7,7 @@ __all__ = ['average_precision', 'Evaluation', 'evaluate_detections']
 
 # %% ../nbs/20_metrics.ipynb #62cb5ae1
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
@@ -328,6 +328,91 @@ def _protocol(thresholds, stamp):
     versions = dict(ssd_fastai=__version__, numpy=np.__version__, torch=str(torch.__version__))
     return {**json.loads(json.dumps(_RULES)), **stamp, 'versions':versions}
 
+# %% ../nbs/20_metrics.ipynb #fc94fc30
+def image_draws(
+    images, # number of images
+    n,      # number of draws
+    seed,   # of the draws
+)->np.ndarray: # [n,images] uint8: how often each image comes
+    "Draws of as many images as there are, with replacement. ValueError for an `n` that is no number from 2"
+    if isinstance(n, bool) or not isinstance(n, (int,np.integer)) or n<2:
+        raise ValueError(f'n={n}: give the number of draws, 2 or more (1000)')
+    rng = np.random.default_rng(seed)
+    return np.array([np.bincount(rng.integers(max(images, 1), size=images), minlength=images) for _ in range(n)], np.uint8)
+
+# %% ../nbs/20_metrics.ipynb #dd1f9b4a
+def _rows_drawn(
+    w,     # [n,I] how often each draw has each image
+    image, # [m] the image of each row
+)->np.ndarray: # [n,m+1]
+    "How many rows each draw has among the first 0, 1, …, m"
+    out = np.zeros((len(w),len(image)+1), np.int32)
+    np.cumsum(w[:,image], axis=1, out=out[:,1:])
+    return out
+
+# %% ../nbs/20_metrics.ipynb #35f4ad3b
+def _drawn_points(
+    w,     # [n,I] how often each draw has each image
+    every, # [n,m+1] `_rows_drawn` of all rows
+    image, # [m] the image of each row, in falling order of score
+    hit,   # [m] 1 right, 0 wrong, -1 neither
+    ends,  # [G] number of rows down to the end of each distinct score
+)->tuple: # right detections, and right or wrong ones: two [n,P]
+    "What each draw has down to each score with a right detection"
+    right,neither = np.flatnonzero(hit==1),np.flatnonzero(hit==-1)
+    ends = ends[np.unique(np.searchsorted(ends, right, side='right'))]
+    n_of = lambda rows: _rows_drawn(w, image[rows])[:,np.searchsorted(rows, ends)]
+    return n_of(right), every[:,ends]-n_of(neither)
+
+# %% ../nbs/20_metrics.ipynb #10898220
+def _drawn_ap(right, seen, objects, form):
+    "AP of each draw [n] from the points of its curve, two [n,P], and its number of objects [n]; NaN without objects"
+    best  = np.maximum.accumulate((right/np.maximum(seen, 1))[:,::-1], axis=1)[:,::-1]
+    reach = right/np.maximum(objects, 1)[:,None]
+    if form!='voc12':
+        points = _TENTHS if form=='voc07' else _HUNDREDTHS
+        reach  = np.searchsorted(points, reach, side='right')/len(points) # share of the points
+    return np.where(objects>0, (np.diff(reach, axis=1, prepend=0)*best).sum(1), np.nan)
+
+# %% ../nbs/20_metrics.ipynb #be7e9992
+_BLOCK = 2**21 # draws × detections computed together
+
+def _class_draws(m, objects, w, form):
+    "AP of one class in each draw [n]; `m` are its matches, `objects` [I] how many count in each image"
+    rows  = np.flatnonzero(m['top']) if form=='coco' else np.arange(len(m['score']))
+    rows  = rows[np.argsort(-m['score'][rows], kind='stable')]
+    score,image,hits = m['score'][rows],m['image'][rows],(m['coco'] if form=='coco' else m['hit'][None])[:,rows]
+    ends  = np.flatnonzero(np.append(score[1:]!=score[:-1], True)[:len(score)])+1
+    step  = max(1, _BLOCK//(len(score)+1))
+    out   = []
+    for v in np.split(w, range(step, len(w), step)):
+        every = _rows_drawn(v, image)
+        aps   = [_drawn_ap(*_drawn_points(v, every, image, h, ends), v@objects, form) for h in hits]
+        out.append(np.mean(aps, axis=0))
+    return np.concatenate(out)
+
+# %% ../nbs/20_metrics.ipynb #77ee57cd
+def draw_means(
+    aps, # [n,K] AP of each class in each draw
+)->np.ndarray: # [n]; NaN where no class has objects
+    "The mean AP of each draw over the classes that have objects in it"
+    have = ~np.isnan(aps)
+    return np.where(have.any(1), np.nansum(aps, axis=1)/np.maximum(have.sum(1), 1), np.nan)
+
+# %% ../nbs/20_metrics.ipynb #40ddb418
+def interval_of(
+    draws,      # [n] a number in each draw; NaN: it has none
+    value,      # the number itself
+    images,     # how many images there are
+    lowest=0.,  # the smallest possible number; the largest is 1
+)->tuple: # (low, high); NaN for fewer than two images, or without a value
+    "The 95 % interval of a number"
+    x = draws[~np.isnan(draws)]
+    if images<2 or value!=value or not len(x): return float('nan'),float('nan')
+    wide = (images/(images-1))**0.5*(1+1.2/(images-1)) # Student's t with images-1 degrees of freedom, over 1.96
+    ends = value + wide*(np.percentile(x, [2.5,97.5], method='weibull')-x.mean())
+    return tuple(np.clip(ends, lowest, 1).tolist())
+
 # %% ../nbs/20_metrics.ipynb #44dd9e8c
 def nan_mean(xs):
     "Mean of the numbers that are not NaN; NaN where none is left"
@@ -352,6 +437,7 @@ class Evaluation:
     counts:dict       # images, objects (that count), difficult, detections
     matches:dict=None # class → arrays per detection: image, det, score, hit, obj, iou, top [n], box [n,4], coco [10,n]
     objects:dict=None # class → arrays per object: image, index, difficult, crowd [m], box [m,4]
+    drawn:dict=field(default_factory=dict) # form → intervals of mean and classes, once they were asked for
 
     @property
     def voc07(self): return nan_mean(o['voc07'] for o in self.rows.values())
@@ -362,6 +448,69 @@ class Evaluation:
     @property
     def map(self):   return self.voc12
 
+# %% ../nbs/20_metrics.ipynb #9f20206f
+def matches_of(ev):
+    "The matches of an `Evaluation`. ValueError where it was read from a file"
+    if ev.matches: return ev.matches
+    raise ValueError('an evaluation from a file has no detections to look at: call evaluate_detections again')
+
+# %% ../nbs/20_metrics.ipynb #1e8ecd3d
+def image_ranks(
+    ev, # an `Evaluation` with matches
+)->np.ndarray: # [I]
+    "The place of each image when they are sorted by the sum of their scores, then by that of their objects' corners"
+    keys = np.zeros((2,ev.counts['images']))
+    for m,o in zip(matches_of(ev).values(), ev.objects.values()):
+        keys[1] += np.bincount(m['image'], m['score'], keys.shape[1])
+        keys[0] += np.bincount(o['image'], o['box'].sum(1), keys.shape[1])
+    return np.argsort(np.lexsort(keys))
+
+def ap_draws(
+    ev,   # an `Evaluation` with matches
+    w,    # [n,I] how often each draw has each image
+    form, # 'voc07', 'voc12' or 'coco'
+)->np.ndarray: # [n,K]; NaN where a class has no objects
+    "AP of each class in each draw. ValueError for an unknown form or an evaluation from a file"
+    if form not in _FORMS: raise ValueError(f'form {form!r} is unknown: give one of {", ".join(_FORMS)}')
+    n_of = lambda o: np.bincount(o['image'][~o['difficult']], minlength=w.shape[1])
+    aps  = [_class_draws(m, n_of(ev.objects[k]), w, form) for k,m in matches_of(ev).items()]
+    return np.stack(aps, 1)
+
+# %% ../nbs/20_metrics.ipynb #cc2e6181
+_DRAWS,_SEED = 1000,0
+
+def _form_intervals(ev, form, n=_DRAWS, seed=_SEED):
+    "The 95 % interval of the mean, and a dict of those of the classes"
+    images = ev.counts['images']
+    aps  = ap_draws(ev, image_draws(images, n, seed)[:,image_ranks(ev)], form)
+    each = {k:interval_of(x, ev.rows[k][form], images) for k,x in zip(ev.rows, aps.T)}
+    return interval_of(draw_means(aps), getattr(ev, form), images),each
+
+def _usual_intervals(ev, form):
+    "Those of 1,000 draws, computed once; None where they are not known"
+    if ev.matches and form not in ev.drawn: ev.drawn[form] = _form_intervals(ev, form)
+    return ev.drawn.get(form)
+
+@patch
+def interval(self:Evaluation,
+    form='voc12', # 'voc07', 'voc12' or 'coco'
+    n=_DRAWS,     # number of draws
+    seed=_SEED,   # of the draws
+)->tuple: # (low, high), 0–1; NaN for fewer than two images, or without objects
+    "The 95 % interval of the mean AP: bootstrap over images. ValueError where it is not known"
+    known = _usual_intervals(self, form) if (n,seed)==(_DRAWS,_SEED) else None
+    return (known or _form_intervals(self, form, n, seed))[0]
+
+# %% ../nbs/20_metrics.ipynb #65e27437
+@patch(as_prop=True)
+def intervals(self:Evaluation):
+    "Level, draws, seed, and [low, high] of each form, under per_class of each class (None: no AP); None: not known"
+    got = {f:_usual_intervals(self, f) for f in _FORMS}
+    if None in got.values(): return None
+    pair = lambda o: None if o[0]!=o[0] else list(o)
+    each = {k:{f:pair(got[f][1][k]) for f in _FORMS} for k in self.rows}
+    return dict(level=0.95, draws=_DRAWS, seed=_SEED, **{f:pair(o[0]) for f,o in got.items()}, per_class=each)
+
 # %% ../nbs/20_metrics.ipynb #2e7a4c80
 @patch(as_prop=True)
 def absent(self:Evaluation):
@@ -370,10 +519,13 @@ def absent(self:Evaluation):
 
 @patch(as_prop=True)
 def per_class(self:Evaluation):
-    "The rows as a data frame: objects, difficult, detections, and AP in the three forms"
+    "The rows as a data frame: objects, difficult, detections, AP in the three forms, 95 % interval of voc12's"
     import pandas as pd
-    cols = ['objects','difficult','detections',*_FORMS]
-    return pd.DataFrame.from_dict(self.rows, orient='index', columns=cols).rename_axis('class')
+    known = _usual_intervals(self, 'voc12')
+    ends  = lambda k: known[1][k] if known else [float('nan')]*2
+    rows  = {k:{**o, **dict(zip(('low','high'), ends(k)))} for k,o in self.rows.items()}
+    cols  = ['objects','difficult','detections',*_FORMS,'low','high']
+    return pd.DataFrame.from_dict(rows, orient='index', columns=cols).rename_axis('class')
 
 # %% ../nbs/20_metrics.ipynb #5e2f9fab
 def _counts_line(o):
@@ -381,13 +533,23 @@ def _counts_line(o):
     n = {k:f'{c[k]} {k[:-1] if c[k]==1 else k}' for k in ('images','objects','detections')}
     return f'{n["images"]}, {n["objects"]} (+{c["difficult"]} difficult), {n["detections"]}'
 
+def _with_interval(x, pair):
+    "A number and its interval as text: with ± where both sides are about as long"
+    if x!=x: return '–'
+    if pair is None: return f'{x:.3f}'
+    low,high = pair
+    if abs(low+high-2*x)>(high-low)/4: return f'{x:.3f} ({low:.3f}–{high:.3f})'
+    return f'{x:.3f} ± {(high-low)/2:.3f}'
+
 def _text_table(o, most=30):
     "The first `most` classes and the means, as a data frame of strings"
     import pandas as pd
-    num  = lambda x: '–' if x!=x else f'{x:.3f}'
-    rows = {k:[o.rows[k]['objects'], *(num(o.rows[k][f]) for f in _FORMS)] for k in list(o.rows)[:most]}
-    if len(o.rows)>most: rows[free_name(f'… {len(o.rows)-most} more', o.rows)] = ['']*4
-    rows[free_name('mean', o.rows)] = [o.counts['objects'], *(num(getattr(o, f)) for f in _FORMS)]
+    known = o.intervals or dict(per_class={})
+    ends  = lambda k,f: known['per_class'].get(k, {}).get(f)
+    rows  = {k:[r['objects'], *(_with_interval(r[f], ends(k, f)) for f in _FORMS)] for k,r in o.rows.items()}
+    if len(rows)>most: rows = {k:rows[k] for k in list(rows)[:most]} | {free_name(f'… {len(rows)-most} more', rows):['']*4}
+    means = [_with_interval(getattr(o, f), known.get(f)) for f in _FORMS]
+    rows[free_name('mean', o.rows)] = [o.counts['objects'], *means]
     return pd.DataFrame.from_dict(rows, orient='index', columns=['objects',*_FORMS])
 
 # %% ../nbs/20_metrics.ipynb #334afd06
@@ -395,6 +557,7 @@ def _footnotes(o):
     "Notes below the table: absent classes, rules, thresholds, and the other entries of the protocol"
     listed = lambda d: ', '.join(f'{k} {v}' for k,v in d.items() if v is not None)
     lines  = ['VOC forms at IoU 0.5, COCO at 0.50:0.05:0.95; difficult objects ignored']
+    if o.intervals: lines.insert(0, f'± and (low–high): 95 % interval, {_DRAWS:,} draws of the images')
     if o.absent:
         more = f', and {len(o.absent)-12} more in .absent' if len(o.absent)>12 else ''
         lines.insert(0, f'absent, left out of the means: {", ".join(o.absent[:12])}{more}')
@@ -446,19 +609,14 @@ def curve(self:Evaluation,
     m = matches_of(self)[name]
     return precision_recall(m['score'], m['hit'], self.rows[name]['objects'])
 
-# %% ../nbs/20_metrics.ipynb #95d1d3c7
-def matches_of(ev):
-    "The matches of an `Evaluation`. ValueError where it was read from a file"
-    if ev.matches: return ev.matches
-    raise ValueError('an evaluation from a file has no detections to look at: call evaluate_detections again')
-
 # %% ../nbs/20_metrics.ipynb #1042b041
 @patch
 def to_dict(self:Evaluation)->dict:
-    "All but the matches: the means, per_class, protocol and counts; NaN becomes None"
+    "All but the matches: means, per_class, protocol, counts and intervals; NaN becomes None"
     ok = lambda o: None if o!=o else o
     rows = {k:{f:ok(x) for f,x in o.items()} for k,o in self.rows.items()}
-    return dict(**{f:ok(getattr(self, f)) for f in _FORMS}, per_class=rows, protocol=self.protocol, counts=self.counts)
+    return dict(**{f:ok(getattr(self, f)) for f in _FORMS}, per_class=rows, protocol=self.protocol, counts=self.counts,
+                intervals=self.intervals)
 
 # %% ../nbs/20_metrics.ipynb #ed97e6e8
 @patch(cls_method=True)
@@ -469,7 +627,10 @@ def from_dict(cls:Evaluation,
     for k in ('per_class','protocol','counts'):
         if k not in d: raise ValueError(f'no {k!r} in the evaluation: give what `to_dict` or `save` wrote')
     nan = lambda o: float('nan') if o is None else o
-    return cls({k:{f:nan(x) for f,x in o.items()} for k,o in d['per_class'].items()}, d['protocol'], d['counts'])
+    ev  = cls({k:{f:nan(x) for f,x in o.items()} for k,o in d['per_class'].items()}, d['protocol'], d['counts'])
+    i,pair = d.get('intervals'),lambda o: (float('nan'),)*2 if o is None else tuple(o)
+    if i: ev.drawn = {f:(pair(i[f]), {k:pair(i['per_class'][k][f]) for k in ev.rows}) for f in _FORMS}
+    return ev
 
 # %% ../nbs/20_metrics.ipynb #58bef803
 @patch
@@ -500,15 +661,20 @@ def _comparable(o):
     n      = {k:[x['objects'],x['difficult']] for k,x in o.rows.items()}
     return {**flat, **{f'thresholds.{k}':v for k,v in limits.items()}, 'images':o.counts['images'], 'objects':n}
 
-def _check_comparable(a, b, allow=()):
+def check_comparable(
+    a,        # `Evaluation`
+    b,        # `Evaluation`
+    allow=(), # names of entries that may differ
+):
     "ValueError that names what differs between two evaluations, except for the names in `allow`"
-    if not isinstance(b, Evaluation): raise ValueError(f'{type(b).__name__} is no Evaluation: give another result')
+    for o in a,b:
+        if not isinstance(o, Evaluation): raise ValueError(f'{type(o).__name__} is no Evaluation: give another result')
     a,b   = _comparable(a),_comparable(b)
     allow = [allow] if isinstance(allow, str) else allow
     keys  = [k for k in {**a, **b} if a.get(k)!=b.get(k) and k not in allow]
     say   = lambda k: 'objects of the classes' if k=='objects' else f'{k} ({a.get(k)} against {b.get(k)})'
     if keys: raise ValueError(f'not measured alike: {", ".join(map(say, keys))}; evaluate both in one way, '
-                              f'or, where that is intended, compare(other, allow={keys})')
+                              f'or, where that is intended, allow={keys}')
 
 # %% ../nbs/20_metrics.ipynb #309c7c26
 @patch
@@ -518,7 +684,7 @@ def compare(self:Evaluation,
 ): # DataFrame: a row per class and the mean; for each form this, other, and the gain (this minus other)
     "Two evaluations side by side. ValueError where they were not measured alike, naming the entries that differ"
     import pandas as pd
-    _check_comparable(self, other, allow)
+    check_comparable(self, other, allow)
     both  = {k:(self.rows[k],other.rows[k]) for k in self.rows if k in other.rows}
     rows  = {k:[x for f in _FORMS for x in (a[f], b[f], a[f]-b[f])] for k,(a,b) in both.items()}
     means = [(getattr(self, f), getattr(other, f)) for f in _FORMS]
@@ -529,10 +695,10 @@ def compare(self:Evaluation,
 # %% ../nbs/20_metrics.ipynb #bb317102
 @patch
 def __lt__(self:Evaluation, other):
-    _check_comparable(self, other)
+    check_comparable(self, other)
     return self.map<other.map
 
 @patch
 def __gt__(self:Evaluation, other):
-    _check_comparable(self, other)
+    check_comparable(self, other)
     return self.map>other.map
