@@ -91,7 +91,8 @@ def _take_apart(e, *files, which=None):
     for o in files: msg = msg.removeprefix(str(o)).lstrip(': ')
     found = re.fullmatch(r'(.*)[:;] (.*)', msg)
     reason,cure = found.groups() if found else (msg, None)
-    found = re.fullmatch(rf'(?:object|annotation|line|shape) {re.escape(str(which))}(?: \((.*?)\))?:? (.*)', reason)
+    at    = re.escape(str(which).removeprefix('of '))   # 'of row 2' in a table
+    found = re.fullmatch(rf'(?:(?:object|annotation|line|shape) )?{at}(?: \((.*?)\))?:? (.*)', reason)
     return (found[2], cure, found[1] or '') if found else (reason, cure, '')
 
 # %% ../nbs/36_doctor.ipynb #fddb2a4b

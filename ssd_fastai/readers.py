@@ -527,7 +527,8 @@ def _voc_folder(path, split):
     if years:
         raise ValueError(f'{path} has no {split!r}: it holds the years {", ".join(years)}; '
                          f'write e.g. {years[0]}/{name}')
-    raise ValueError(f'{path} is not a VOC folder: it needs JPEGImages, Annotations and ImageSets/Main/{name}.txt')
+    raise ValueError(f'{path} is not a VOC folder: it needs JPEGImages, Annotations and ImageSets/Main/{name}.txt; '
+                     'read_split reads other layouts')
 
 def _is_voc(path): return any(os.path.isdir(path/o) for o in ('ImageSets','Annotations'))
 
@@ -543,8 +544,11 @@ def _split_lines(folder, name):
     "(ImageSets/Main/`name`.txt, its lines)"
     file = folder/'ImageSets'/'Main'/f'{name}.txt'
     if not os.path.isfile(file):
-        have = ', '.join(o.stem for o in _split_files(folder)[:12]) or 'none'
-        raise ValueError(f'{file} is missing; splits there: {have}; write one image name per line, without extension')
+        have = ', '.join(o.stem for o in _split_files(folder)[:12])
+        if have: raise ValueError(f'{file} is missing; splits there: {have}; '
+                                  'write one image name per line, without extension')
+        raise ValueError(f'{file} is missing, and {folder} has no other splits: read all of it with '
+                         "read_split(path, 'all'), or divide it with DetectionDataLoaders.from_folder")
     return file,lines_of(file)
 
 
@@ -577,6 +581,11 @@ def _parse_voc_file(xml, size, faults=None):
     raise ValueError(f'{xml} is missing: for an image without objects write <annotation></annotation> there, '
                      f'or take {xml.stem} out of the split')
 
+def _voc_xml(folder, stem):
+    "The annotation of an image, whose extension may be in capitals"
+    xml = on_disk(folder/'Annotations'/f'{stem}.xml')
+    return next((o for o in (xml, xml.with_suffix('.XML')) if o.is_file()), xml)
+
 def _voc_jobs(path, split, faults=None):
     "The `Listing` of a split"
     folder,name = _voc_folder(path, split)
@@ -585,7 +594,7 @@ def _voc_jobs(path, split, faults=None):
     for o in lines:
         with collecting(faults, 'image', file=file):
             img = _voc_image(o, imgs, file)
-            xml = on_disk(folder/'Annotations'/f'{img.stem}.xml')
+            xml = _voc_xml(folder, img.stem)
             jobs.append(Job(img, xml, partial(_parse_voc_file, xml)))
     return Listing(jobs, vocab=VOC_NAMES if '/' in str(split) else None)   # a year: VOC's own data
 
@@ -607,7 +616,7 @@ def _voc_strays(path, jobs):
     "(kind, file, reason) of images without annotation and annotations without image that no split lists"
     found,known = [],{o.image for o in jobs}
     for folder in sorted({o.annotation.parent.parent for o in jobs}):
-        imgs,xmls = _voc_images(folder),{o.stem: o for o in folder.glob('Annotations/*.xml')}
+        imgs,xmls = _voc_images(folder),{o.stem: o for o in folder.glob('Annotations/*.[xX][mM][lL]')}
         found += [('image without annotation', f, 'Annotations has no XML of this name')
                   for k in imgs if k not in xmls for f in imgs[k] if f not in known]
         found += [('annotation without image', xmls[k], 'JPEGImages has no image of this name')

@@ -330,6 +330,7 @@ def write_list(
     "Write the image files of records, one absolute path per line. ValueError for a name that a line cannot hold"
     lines = [os.path.abspath(o) for o in dict.fromkeys(_files(records))]
     for o in lines:
-        if o.splitlines()!=[o] or o!=o.strip():
-            raise ValueError(f'{o!r}: a name with a line break or a space at its end cannot be listed: rename it')
+        if o.splitlines()!=[o] or o!=o.strip() or o.encode(errors='replace').decode()!=o:
+            raise ValueError(f'{o!r}: a name with a line break, a space at its end, or letters that are not UTF-8 '
+                             'cannot be listed: rename it')
     Path(file).write_text(''.join(f'{o}\n' for o in lines), encoding='utf-8')
