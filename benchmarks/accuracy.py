@@ -76,7 +76,6 @@ def learner(splits, r):
     kwargs = {**{k:r[k] for k in ('head', 'encoding') if k in r}, **(dict(opt_func=Adam) if r.get('optimiser') == 'Adam' else {})}
     learn = learner_for(dls, r['arch'], r['weights'], wd=0.01, path=WORK, **kwargs)
     learn.unfreeze()
-    if dls.device.type == 'cpu': learn.model.to(memory_format=torch.channels_last)
     if r['kind'] == 'post':
         from ladder import put_mistakes
         put_mistakes(learn, frozenset())

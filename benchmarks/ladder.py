@@ -167,8 +167,9 @@ def make_learner(run, parts, seed):
     set_seed(seed, reproducible=True)
     learn = learner_for(make_dls(run, parts), run.arch, 'none' if run.start=='random' else 'imagenet', wd=WD, path=WORK, metrics=[], **package_args(run.on))
     put_mistakes(learn, run.on)
-    if 'fast' not in run.on: return learn,'float32'
-    learn.model.to(memory_format=torch.channels_last)
+    if 'fast' not in run.on:
+        learn.model.to(memory_format=torch.contiguous_format)   # `ssd_learner` gives channels-last
+        return learn,'float32'
     how = choose_precision('auto' if run.start=='random' else 'float32', learn.dls.device)   # Lite0's depthwise layers are no faster in bfloat16
     return learn if how=='float32' else getattr(learn, f'to_{how}')(), how
 

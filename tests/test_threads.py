@@ -13,7 +13,7 @@ VOCAB = ['#na#', 'cat', 'dog']
 ALL   = Thresholds(score=0., max_per_image=20)
 MODES = ['training', 'evaluation', 'mixed']
 
-def images(n=6):
+def images(n=3):
     rng = np.random.default_rng(0)
     return [rng.integers(0, 256, (40+20*(i%3), 90-15*i, 3), dtype=np.uint8) for i in range(n)]
 
@@ -63,8 +63,8 @@ def test_detect_from_eight_threads(net, mode):
     find = lambda o: o[0].detect(o[1], mirror=o[2])
     with untouched(net):
         want = [find(o) for o in jobs]
-        got  = in_threads(find, jobs*3)
-        for a, b in zip(got, want*3): alike(a, b)
+        got  = in_threads(find, jobs*2)
+        for a, b in zip(got, want*2): alike(a, b)
 
 def test_every_mode_gives_the_same(net):
     "What a model finds does not depend on the mode that it is in"
@@ -127,7 +127,7 @@ def test_bytes_and_tiles(net, mode):
     find = lambda o: det.detect(o[0], tile=o[1], bs=o[2])
     with untouched(net):
         want = [find(o) for o in jobs]
-        for a, b in zip(in_threads(find, jobs*3), want*3): same_set(a, b)
+        for a, b in zip(in_threads(find, jobs*2), want*2): same_set(a, b)
 
 @pytest.mark.parametrize('suppress', [False, True])
 def test_onnx(net, suppress, tmp_path):
