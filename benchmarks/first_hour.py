@@ -5,7 +5,7 @@
 Each layout is checked, trained, evaluated on the test split and used on a folder; then the page is opened on its model, an image goes up, and the results
 come down. The first training gets two minutes; the others get the number of epochs that it planned, so that all four must give the same AP, to the digit.
 """
-import csv, json, os, shlex, shutil, subprocess, sys, time
+import csv, json, os, re, shlex, shutil, socket, subprocess, sys, time
 from pathlib import Path
 
 from bccd import ROOT, machine, write
@@ -71,10 +71,23 @@ def run(line):
     return round(time.time()-start, 1), p.stdout
 
 def page(model, image):
-    "Open the page of a model, send an image up, bring the COCO JSON down: number of detections in it"
+    "Open the page of a model in Chromium, send an image up, bring the COCO JSON down: number of detections in it"
     sys.path.insert(0, str(ROOT/'tests'))
-    from test_app import visit
-    return visit(WORK/model, image)
+    from playwright.sync_api import sync_playwright
+    from test_app import PLACES, QUIET, download, give
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        port = s.getsockname()[1]
+    with subprocess.Popen(['ssd-app', model, '--port', str(port)], cwd=WORK, text=True, stdout=subprocess.PIPE, env={**os.environ, 'PYTHONUNBUFFERED':'1'}) as app:
+        try:
+            line = next(o for o in app.stdout if 'http://' in o)
+            with sync_playwright() as p, p.chromium.launch(executable_path=next(filter(None, map(shutil.which, PLACES))), args=QUIET) as chrome:
+                tab = chrome.new_context(accept_downloads=True).new_page()
+                tab.goto(re.search(r'http://[\w.:]+', line)[0])
+                tab.wait_for_selector('#drop input[type=file]', state='attached')
+                give(tab, image)
+                return len(json.loads(download(tab, 'coco')[1])['annotations'])
+        finally: app.terminate()
 
 def walk(name, epochs=None):
     "Check, train, evaluate, predict, open the page"
