@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np, torch
 from fastcore.basics import patch
 from torch import Tensor
-from torchvision.ops import batched_nms
+from torchvision.ops import nms
 from .boxes import box_iou
 from .draw import USUAL_SCORE, draw_boxes, show_grid
 from .records import Detections
@@ -94,34 +94,61 @@ def keeps(self:Thresholds,
     if self.max_per_image is not None: keep &= keep.cumsum(0) <= self.max_per_image
     return keep
 
+# %% ../nbs/16_nms.ipynb #0ede332e
+def _words(ok):
+    "Places [w] in multiples of 8 where one of 8 bools of `ok` [n] is true; then the rest of `ok`, if it does not divide"
+    full = len(ok)//8*8
+    word = ok[:full].view(torch.int64).nonzero()[:,0]*8
+    return word if full==len(ok) else torch.cat([word, word.new_tensor([full])])
+
+def _places(ok, words):
+    "Places [m] of the true ones of `ok` [n]"
+    at = (words[:,None]+torch.arange(8, device=words.device)).flatten().clamp(max=len(ok)-1)
+    at = at[ok[at]]
+    return at if len(ok)%8==0 else at.unique()
+
 # %% ../nbs/16_nms.ipynb #6e4070c0
+def _bound(boxes, scores, n):
+    "For each image a score [B,1,1] that the `n` best pairs reach: that of the n-th best anchor"
+    if n >= scores.shape[1]: return scores.new_zeros(len(scores), 1, 1)
+    best = scores.amax(-1).masked_fill(~boxes.isfinite().all(-1), -1.).nan_to_num(-1.)
+    return best.topk(n).values[:,-1,None,None]
+
 def _candidates(boxes, scores, thresholds, n):
-    "(image, anchor, class), [m] each, of the `n` highest scores per image that pass: highest score, then first anchor"
+    "(image, anchor, class), [m] each, of the `n` highest scores per image that pass: by image, score, anchor and class"
     B,A,K = scores.shape
-    ok   = thresholds.passes(scores) & boxes.isfinite().all(-1, keepdim=True)  # [B,A,K]
-    flat = torch.where(ok, scores, -1).reshape(B, A*K)
-    ok   = ok.reshape(B, A*K)
-    if n < A*K: ok = ok & (flat >= flat.topk(n).values[:,-1:])                 # ties at the limit stay in
-    img,pos = ok.nonzero(as_tuple=True)
-    order   = flat[img,pos].argsort(descending=True, stable=True)
-    img,pos = img[order],pos[order]
-    first   = _rank_in_group(img) < n                                          # now without the ties
-    img,pos = img[first],pos[first]
-    return img, pos//K, pos%K
+    ok    = thresholds.passes(scores)
+    words = _words(ok.flatten())
+    if len(words) > n*B:
+        ok    = ok & (scores >= _bound(boxes, scores, n))
+        words = _words(ok.flatten())
+    at  = _places(ok.flatten(), words)
+    at  = at[boxes.flatten(0,1)[at//max(1,K)].isfinite().all(1)]
+    img = at//max(1,A*K)
+    order = ((img<<32)-scores.flatten()[at].view(torch.int32)).argsort(stable=True) # floats above 0 are in the order of their bits
+    at,img = at[order],img[order]
+    if len(at) > n:
+        first  = _rank_in_group(img) < n
+        at,img = at[first],img[first]
+    return img, at//max(1,K)%max(1,A), at%max(1,K)
 
 # %% ../nbs/16_nms.ipynb #167af4cc
-def _apart(b):
-    "Boxes for `batched_nms`, which shifts groups apart: no negative coordinates, float64 where the device has it"
+def _apart(b, group):
+    "Boxes [m,4], those of each group [m] in a place of their own; float64 where the device has it"
     if not len(b): return b
     o = b if b.device.type=='mps' else b.double()
-    return o - o.min().floor()
+    o = o - o.min().floor()
+    return o + (group*(o.max()+1))[:,None]
 
 # %% ../nbs/16_nms.ipynb #5e0c41d2
-def _survivors(b, s, group, img, iou):
-    "The rows that are kept, in their order; `img` is the image of each row, `group` its image and class"
-    rows = [(img==i).nonzero()[:,0] for i in img.unique()]
-    if not rows: return img
-    return torch.cat([o[batched_nms(b[o], s[o], group[o], iou)] for o in rows]).sort().values
+def _survivors(b, s, img, c, iou, per_class=True):
+    "Rows that are kept, in their order, of boxes [m,4] in images `img` and of classes `c`, by `nms` per class or per image"
+    b,group = (b,img*(int(c.max())+1)+c) if per_class and len(c) else (_apart(b, c),img)
+    order = group.argsort(stable=True)
+    sizes = group.bincount().tolist()
+    keep  = [o if len(o)<2 else o[nms(x, y, iou)] for o,x,y in
+             zip(order.split(sizes), b[order].split(sizes), s.to(b.dtype)[order].split(sizes)) if len(o)]
+    return torch.cat(keep).sort().values if keep else img
 
 # %% ../nbs/16_nms.ipynb #fc86fb49
 def _check_scores(boxes, scores, candidates):
@@ -129,7 +156,10 @@ def _check_scores(boxes, scores, candidates):
     if boxes.ndim!=3 or scores.ndim!=3 or boxes.shape[-1]!=4 or boxes.shape[:2]!=scores.shape[:2]:
         raise ValueError(f'boxes {tuple(boxes.shape)} and scores {tuple(scores.shape)}: give [B,A,4] and [B,A,K]')
     if candidates<1: raise ValueError(f'candidates {candidates}: give at least 1')
-    if ((scores<0)|(scores>1)).any(): raise ValueError('scores lie outside 0–1: take the sigmoid of the logits first')
+    if not scores.numel(): return
+    low,high = scores.aminmax()
+    if low<0 or high>1 or (low.isnan() and ((scores<0)|(scores>1)).any()): # with a NaN, both are NaN
+        raise ValueError('scores lie outside 0–1: take the sigmoid of the logits first')
 
 @torch.no_grad()
 def suppress(
@@ -144,12 +174,10 @@ def suppress(
     B,A,K = scores.shape
     with torch.autocast(boxes.device.type, enabled=False):
         img,a,c = _candidates(boxes, scores, thresholds, candidates)
-        b,s,group = boxes[img,a],scores[img,a,c],img*K+c
-        o    = _apart(b)
-        keep = _survivors(o, s.to(o.dtype), group, img, thresholds.iou) # highest score first
-    if thresholds.max_per_class is not None: keep = keep[_rank_in_group(group[keep]) < thresholds.max_per_class]
-    if thresholds.max_per_image is not None: keep = keep[_rank_in_group(img[keep])   < thresholds.max_per_image]
-    keep = keep[img[keep].argsort(stable=True)]
+        b,s  = boxes[img,a],scores[img,a,c]
+        keep = _survivors(b, s, img, c, thresholds.iou, per_class=b.device.type=='cpu') # by image, highest score first
+    if thresholds.max_per_class is not None: keep = keep[_rank_in_group((img*K+c)[keep]) < thresholds.max_per_class]
+    if thresholds.max_per_image is not None: keep = keep[_rank_in_group(img[keep])       < thresholds.max_per_image]
     n    = img[keep].bincount(minlength=B).tolist()
     return list(zip(b[keep].split(n), (c[keep]+1).split(n), s[keep].split(n)))
 
