@@ -7,14 +7,12 @@ __all__ = ['shell_words', 'console', 'parse_share', 'parse_group', 'ssd_check', 
            'ssd_predict', 'ssd_export', 'ssd_demo']
 
 # %% ../nbs/64_cli.ipynb #cc38821c
-import csv, difflib, json, os, re, shutil, sys, time, warnings
+import argparse, csv, difflib, json, os, re, shutil, sys, time, warnings
 from collections import Counter
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial, wraps
-from importlib.metadata import PackageNotFoundError, version
 from inspect import signature
-from itertools import islice
 from pathlib import Path
 
 from fastcore.script import anno_parser
@@ -114,11 +112,18 @@ def _plain_lines(names=()):
 # %% ../nbs/64_cli.ipynb #185edf9c
 def _versions():
     "The versions that matter, in a line"
+    from importlib.metadata import PackageNotFoundError, version
     def _of(o):
         try: return version(o)
         except PackageNotFoundError: return 'unknown'
     return ', '.join([f"ssd_fastai {_of('ssd_fastai')}", *(f'{o} {_of(o)}' for o in ('torch','fastai')),
                       f'Python {sys.version.split()[0]}'])
+
+class _Version(argparse.Action):
+    "`--version`, which looks the versions up when it is asked for"
+    def __call__(self, parser, *_):
+        print(f'{parser.prog}: {_versions()}')
+        parser.exit()
 
 # %% ../nbs/64_cli.ipynb #1d88b747
 def _call(f, args):
@@ -148,7 +153,8 @@ def console(
     def _run(argv=None):
         _prepare()
         parser = anno_parser(f, prog, list(pos))
-        parser.add_argument('--version', action='version', version=f'{prog}: {_versions()}', help='show versions')
+        parser.add_argument('--version', action=_Version, nargs=0, default=argparse.SUPPRESS,
+                            help='show versions')
         args  = _parse(parser, sys.argv[1:] if argv is None else argv)
         names = [k for k,o in signature(f).parameters.items() if o.default is not o.empty and k not in pos]
         try:
@@ -433,19 +439,31 @@ def ssd_train(
     print(ev)
 
 # %% ../nbs/64_cli.ipynb #a2204e82
-def _load(model):
+def _load(model, precision='float32'):
     "The `Detector` in a file, on this process's GPU where there is one"
     import torch
     from ssd_fastai.files import load_detector
-    det,n = load_detector(model),torch.cuda.device_count()
+    det,n = load_detector(model, precision),torch.cuda.device_count()
     if n and hasattr(det.model, 'to'): det.model.to(f'cuda:{local_rank_and_size()[0] % n}')
     return det
 
-def _load_for(model, records):
-    "The `Detector` in a file. `ValueError` before it works where `records` have a class that it does not know"
-    det = _load(model)
+def _evaluate_model(model, records, precision='float32', **kwargs):
+    "The `Evaluation` of a model file. `ValueError` before it works where `records` have a class that it does not know"
+    det = _load(model, precision)
     for o in records: o.labels(det.vocab)
-    return det
+    return det.evaluate(records, **kwargs)
+
+_OF_A_MODEL = 'size','resize','tile','tile_overlap','precision'   # in which two models may differ
+
+def _compare_models(a, b, records, json, **kwargs):
+    "Evaluate two model files on the same images, and say which is better in each form"
+    from ssd_fastai.analysis import compare
+    evs = [_evaluate_model(o, records, **kwargs) for o in (a, b)]
+    for k,name,ev in zip('ab', (a,b), evs): print(f'{k}: {name}\n{ev}\n')
+    both = {o:compare(*evs, o, allow=_OF_A_MODEL) for o in ('voc12','coco')}
+    for words,o in zip(('AP50', 'COCO AP'), both.values()): print(f'{words}: {o}')
+    rows = {k:dict(difference=o.difference, interval=list(o.interval), wins=o.wins) for k,o in both.items()}
+    if json: _write_json(json, dict(a=evs[0].to_dict(), b=evs[1].to_dict(), comparison=rows))
 
 # %% ../nbs/64_cli.ipynb #c14a0018
 def _folder(data):
@@ -483,10 +501,11 @@ def _check_split(data, split):
                      '--split runs/train/valid.txt those that a training with --valid 0.2 has put aside')
 
 # %% ../nbs/64_cli.ipynb #ad8652ac
-@console(pos=('model','data'))
+@console(pos=('model','data','on'))
 def ssd_eval(
     model,                  # a model file (.safetensors or .onnx); left out with --detections
     data:str=None,          # images with annotations: Pascal VOC, COCO, YOLO, LabelMe, CSV; a folder, or its file
+    on:str=None,            # with two model files before it: the data that both are evaluated on, to compare them
     split='test',           # which split: a name, several with commas, all, a COCO or CSV file, or a text file that
                             # lists images (runs/train/valid.txt)
     classes:str=None,       # only objects of these classes, with commas: RBC,WBC; left out: all
@@ -503,14 +522,16 @@ def ssd_eval(
     tile:str=None,          # look through tiles of this side, pixels of the image: one number or HEIGHTxWIDTH;
                             # left out: the model's own, which is the side it was trained on, if any
     tile_overlap:float=None, # with --tile: share of a tile's side that the next one sees too, 0-0.9; left out: 0.2
+    precision:str=None,     # auto (the fastest that the device has), float32, bf16 or fp16; left out: float32
 ):
-    "VOC07, VOC12 and COCO average precision on a split, with the protocol of the measurement"
+    "VOC07, VOC12 and COCO average precision on a split, with the protocol. Two models are compared: ssd-eval A B DATA"
     from ssd_fastai.nms import EVALUATION_THRESHOLDS
     from ssd_fastai.readers import read_split
     limits = dict(score=score, iou=iou, max_per_class=max_per_class, max_per_image=max_per_image)
     how    = dict(classes=classes, rescale=rescale, skip_broken=skip_broken)
-    given  = {**limits, 'train':train, 'tile':tile, 'tile_overlap':tile_overlap}
+    given  = {**limits, 'train':train, 'tile':tile, 'tile_overlap':tile_overlap, 'precision':precision}
     EVALUATION_THRESHOLDS.changed(**limits) # an error before the data are read
+    other,data = (data, on) if on else (None, data)
     if detections: model,data = (model, data) if data else (None, model)
     _check_eval(model, data, detections, [k for k,v in given.items() if v is not None])
     _check_split(data, split)
@@ -519,25 +540,11 @@ def ssd_eval(
         tiles   = _tile_args(tile, tile_overlap)
         records = read_split(data, split, **how)
         _say_layout(data, split)
-        ev = _load_for(model, records).evaluate(records, **limits, **tiles)
+        how = dict(precision=precision or 'float32', **limits, **tiles)
+        if other: return _compare_models(model, other, records, json, **how)
+        ev = _evaluate_model(model, records, **how)
     print(ev)
     if json: _write_json(json, ev.to_dict())
-
-# %% ../nbs/64_cli.ipynb #423912b9
-def _open_or_error(file):
-    "A PIL image, or the error of a file that cannot be opened"
-    from ssd_fastai.images import load_image
-    try: return load_image(file)
-    except (ValueError, OSError) as e: return e
-
-def _detect_files(det, files, bs=16):
-    "(file, its `Detections` or its error), in order; `bs` images go through the model together"
-    files = iter(files)
-    while batch := list(islice(files, bs)):
-        pics  = [_open_or_error(f) for f in batch]
-        found = iter(det.detect([o for o in pics if not isinstance(o, Exception)], bs=bs))
-        for f,o in zip(batch, pics):
-            yield f, o if isinstance(o, Exception) else replace(next(found), file=f, image=None)
 
 # %% ../nbs/64_cli.ipynb #31f8ea5a
 @contextmanager
@@ -677,7 +684,7 @@ def _annotation_outputs(names, vocab, voc=None, yolo=None, labelme=None):
 def _find(det, mine, outs):
     "(number from 1, `Detections` or error) of each (number, (file, name)) of `mine`; calls the functions `outs`"
     from fastprogress.fastprogress import progress_bar
-    found = _detect_files(det, [f for _,(f,_) in mine])
+    found = det.detect_files([f for _,(f,_) in mine])
     first = not rank_and_size()[0]
     if first: found = progress_bar(found, total=len(mine), leave=False)
     for n,((_,d),(i,(_,name))) in enumerate(zip(found, mine), 1): # in this order: the bar sees the end
@@ -711,8 +718,8 @@ def _say_totals(found, start):
         yield i,d
     from ssd_fastai.records import plural
     took = max(time.time()-start, 1e-3)
-    print(f'{plural(n, "image")}, {plural(objects, "object")} in {took:.1f} s ({n/took:.1f} images per second)',
-          file=sys.stderr)
+    if n: print(f'{plural(n, "image")}, {plural(objects, "object")} in {took:.1f} s ({n/took:.1f} images per second)',
+                file=sys.stderr)
     if cut: print(f'in {plural(cut, "image")} a limit cut detections off (up to {worst:,} per image): '
                   'raise --max-per-image or --max-per-class', file=sys.stderr)
 
@@ -781,12 +788,13 @@ def ssd_predict(
     tile:str=None,          # look through tiles of this side, pixels of the image: one number or HEIGHTxWIDTH;
                             # left out: the model's own, which is the side it was trained on, if any
     tile_overlap:float=None, # with --tile: share of a tile's side that the next one sees too, 0-0.9; left out: 0.2
+    precision='float32',    # what it computes in: auto (the fastest that the device has), float32, bf16 or fp16
 ):
     "Find objects in images, folders of images, or a film. Broken images are skipped, and named at the end"
     if coco and not json: raise ValueError('--coco gives the ids for --json FILE: give that as well')
     outs = dict(json=json, coco=coco, csv=csv, voc=voc, yolo=yolo, labelme=labelme, draw=draw)
     film = _check_film(images, [k for k,v in dict(video=video, **outs).items() if v])
-    det,tiles = _load(model),_tile_args(tile, tile_overlap)
+    det,tiles = _load(model, precision),_tile_args(tile, tile_overlap)
     limits = dict(score=score, iou=iou, max_per_class=max_per_class, max_per_image=max_per_image)
     det.thresholds = det.thresholds.changed(**limits)
     for k,v in tiles.items(): setattr(det, k, v)
@@ -798,22 +806,39 @@ def ssd_predict(
         _predict_images(det, images, say, **outs)
 
 # %% ../nbs/64_cli.ipynb #07862189
+def _int8_args(data, train, valid, max_loss):
+    "The arguments of `export_onnx` for --int8: images to calibrate with and records to measure on"
+    if not data: raise ValueError('--int8 needs --data: training images to calibrate with, validation images to measure on')
+    train,valid,_ = _read_parts(data, 'train' if train is None else train, 'val' if valid is None else valid)
+    return dict(int8=True, images=train, records=valid, **({} if max_loss is None else dict(max_loss=max_loss)))
+
 @console
 def ssd_export(
     model,           # a model file (.safetensors)
     onnx:str=None,   # the ONNX file to write; its name ends in .onnx
     suppress=False,  # decode and suppress inside the graph as well
     images:str=None, # images for the check: one, or a folder, of which the first 16 are taken; left out: noise
+    int8=False,      # whole numbers of 8 bits in place of float32; says what that gives and costs; needs --data
+    data:str=None,   # with --int8: images with annotations, the data set of the training
+    train:str=None,  # with --int8: the split that measures the range of numbers in each layer; left out: train
+    valid:str=None,  # with --int8: the split that accuracy is measured on; left out: val
+    max_loss:float=None, # with --int8: nothing is written if it loses more AP50 than this, 0-1; left out: 0.01
 ):
     "Write a model as ONNX, after a check that ONNX Runtime finds with it what torch finds"
     from ssd_fastai.onnx import export_onnx
     if not onnx: raise ValueError('say what to write: --onnx FILE')
-    pics = find_images([images]) if images else None
-    print(f'wrote {export_onnx(_load(model), onnx, suppress=suppress, images=pics)}')
+    given = [k for k,v in dict(data=data, train=train, valid=valid, max_loss=max_loss).items() if v is not None]
+    if given and not int8: raise ValueError(f'{_option(given[0])} is for --int8: give that as well')
+    if images and int8: raise ValueError('--int8 is measured on --data: leave out --images')
+    det = _load(model)
+    if int8: how = _int8_args(data, train, valid, max_loss)
+    else:    how = dict(images=find_images([images]) if images else None)
+    print(f'wrote {export_onnx(det, onnx, suppress=suppress, **how)}')
 
 # %% ../nbs/64_cli.ipynb #901ab48d
 _DEMO_FOLDERS = ('checkpoints', 'data')
-_DEMO_FILES   = ('model.safetensors', 'evaluation.json', 'history.csv', 'train.log', 'detections.png', 'pr_curve.png')
+_DEMO_FILES   = ('model.safetensors', 'evaluation.json', 'history.csv', 'train.log', 'curves.png', 'detections.png',
+                 'pr_curve.png')
 
 def _start_anew(out):
     "Remove the files of an earlier demo, and nothing else"

@@ -18,7 +18,7 @@ def scripts():
     lines = [o.split('=')[1].strip().split(':') for o in cfg['DEFAULT']['console_scripts'].splitlines() if o.strip()]
     return [getattr(cli, f) for room,f in lines if room=='ssd_fastai.cli']
 
-def options(f): return {k:p for k,p in inspect.signature(f).parameters.items() if p.default is not p.empty and k not in ('model','data')}
+def options(f): return {k:p for k,p in inspect.signature(f).parameters.items() if p.default is not p.empty and k not in ('model','data','on')}
 
 def numeric():
     "(script, option) of every option that takes a number"
@@ -89,10 +89,11 @@ def base(f, room, out):
 OTHER = { # another value of each option; None: a flag
     'train':'val', 'valid':'test', 'test':'test', 'split':'val', 'size':'96', 'json':'@other.json', 'draw':'@drawn.png', 'csv':'@t.csv', 'voc':'@xml',
     'arch':'resnet18', 'bs':3, 'epochs':2, 'frozen':1, 'lr':1e-4, 'seed':7, 'out':'@../elsewhere', 'resume':None, 'weights':'imagenet', 'head':'classic',
-    'precision':'float32', 'method':'pad', 'workers':1, 'skip_broken':None, 'score':0.3, 'iou':0.9, 'max_per_class':1, 'max_per_image':1,
+    'precision':'bf16', 'method':'pad', 'workers':1, 'skip_broken':None, 'score':0.3, 'iou':0.9, 'max_per_class':1, 'max_per_image':1,
     'coco':'ids.json', 'detections':'found.json', 'onnx':'@other.onnx', 'suppress':None, 'images':'one', 'n':32,
     'minutes':5, 'keep':'best', 'patience':3, 'log':'tensorboard', 'group':'(.)[.]', 'classes':'circle', 'rescale':None, 'tile':'64', 'tile_overlap':0.5,
-    'yolo':'@yolo', 'labelme':'@labelme', 'video':'@film.mp4'}
+    'yolo':'@yolo', 'labelme':'@labelme', 'video':'@film.mp4',
+    'int8':None, 'max_loss':0.5}
 WITH = {'group':['--valid','0.3'], 'tile_overlap':['--tile','48']} # what an option belongs to: without it it is refused, with it it counts
 
 def value(v, room, out):
