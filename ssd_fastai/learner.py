@@ -434,14 +434,14 @@ def fit_unfreezing(self:SSDLearner,
 class _Hypers(dict):
     "Hyper-parameters of one group; what is set here is set in the optimiser"
     def __init__(self, opt, group, hypers):
-        super().__init__(hypers)
+        super().__init__({k:v for k,v in hypers.items() if v is not None})
         self.opt,self.group = opt,group
     def __setitem__(self, k, v):
         super().__setitem__(k, v)
         set_item_pg(self.group, self.opt.bwd_map[k], v)
 
 class _LiveOptim(OptimWrapper):
-    "An `OptimWrapper` whose `hypers` can be set, like those of fastai's own optimisers"
+    "An `OptimWrapper` whose `hypers` can be set and are all numbers, like those of fastai's own optimisers"
     @property
     def hypers(self): return [_Hypers(self, *o) for o in zip(self.opt.param_groups, super().hypers)]
 

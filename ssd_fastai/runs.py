@@ -29,6 +29,7 @@ from .files import load_detector, save_detector, whole_file, write_whole
 from .learner import *
 from .metrics import Evaluation
 from .model import take_over
+from .records import plural
 from .processes import all_gather, join_processes, leave_processes, lock_file, rank_and_size, run_on_rank0
 
 # %% ../nbs/58_runs.ipynb #2207e33c
@@ -270,7 +271,7 @@ def _is_real(x, ok): return _is_number(x, int, float, np.integer, np.floating) a
 
 NUMBERS = { # of a training: name → (what is right, in words; whether a value is right)
     'epochs':  ('a whole number from 1 to 1000000',    lambda x: x is None or _is_whole(x, 1, 10**6)),
-    'minutes': ('a finite number above 0',             lambda x: x is None or _is_real(x, lambda o: o>0)),
+    'minutes': ('a number above 0, up to 1000000',     lambda x: x is None or _is_real(x, lambda o: 0<o<=10**6)),
     'patience':('a whole number from 1 to 1000000',    lambda x: x is None or _is_whole(x, 1, 10**6)),
     'frozen':  ('a whole number from 0 to 1000000',    lambda x: _is_whole(x, 0, 10**6)),
     'workers': ('a whole number from 0 to 1000',       lambda x: x is None or _is_whole(x, 0, 1000)),
@@ -324,11 +325,10 @@ def learner_for(
     arch,           # body: a torchvision or timm name
     weights='auto', # 'auto', 'imagenet', 'none', a file with a body's weights, or a detector's file
     say=print,      # called with a line on what it starts from
-    cbs=None,       # callbacks
     **kwargs        # of `ssd_learner`
 )->SSDLearner:
     "`ssd_learner` for a run. `WeightsUnavailable`, a `ValueError`, where 'imagenet' weights are not available"
-    make = partial(ssd_learner, dls, arch, train_bn=False, cbs=[BnFreeze(), *L(cbs)], **kwargs)
+    make = partial(ssd_learner, dls, arch, **kwargs)
     if weights == 'none': return make(pretrained=False)
     if weights not in ('auto', 'imagenet'):
         start = detector_weights(weights)
@@ -443,14 +443,8 @@ class CountOn(Callback):
 
 # %% ../nbs/58_runs.ipynb #7283ee19
 def _tensorboard(folder):
-    "fastai's callback, without the optimiser's settings that are no numbers, which TensorBoard cannot draw"
     from fastai.callback.tensorboard import TensorBoardCallback
-    class TensorBoard(TensorBoardCallback):
-        def after_batch(self):
-            if not self.training: return
-            self.writer.add_scalar('train_loss', self.smooth_loss, self.train_iter)
-            for i,h in enumerate(self.opt.hypers): self.writer.add_scalar(f'lr_{i}', h['lr'], self.train_iter)
-    return TensorBoard(log_dir=folder, trace_model=False, log_preds=False)
+    return TensorBoardCallback(log_dir=folder, trace_model=False, log_preds=False)
 
 def _wandb(run):
     "fastai's callback, in a run of W&B that has the arguments of `run`; fastai's own list of them fails on a detector"
@@ -822,7 +816,6 @@ def _make_learner(dls, arch, weights, precision, run, need_coco, **kwargs):
         learn.metrics = [*learn.metrics, CocoAP(source)]
     if need_coco and not source: raise ValueError('keep and patience need the metric MeanAP: leave metrics= out')
     how = choose_precision(precision, dls.device)
-    if dls.device.type == 'cpu': learn.model.to(memory_format=torch.channels_last)   # faster there, in float32 too
     if how != 'float32': learn = getattr(learn, f'to_{how}')()
     if not IN_NOTEBOOK:   # `EpochLines` takes its place
         learn.remove_cb(ProgressCallback)
@@ -880,7 +873,7 @@ def train_run(
     if resume: run.history,run.best = run_on_rank0(run.resume_from, state),state and state['best']
     run.saved = len(run.history)
     run.say(f'{arch}, weights: {start}, precision: {how}, {len(dls.train_ds)} images, {dls.train.bs} per step, '
-            + (f'{epochs} epochs' if epochs else f'{minutes:g} minutes') + (f', {size} processes' if size>1 else ''))
+            + (plural(epochs, 'epoch') if epochs else f'{minutes:g} minutes') + (f', {size} processes' if size>1 else ''))
     with run.explain_errors(dls.train.bs):
         with _in_all_processes(learn, size, seed):
             if minutes: info['epochs'] = _plan_time(learn, run, records, state)
