@@ -361,7 +361,7 @@ def _check_same_objects(a, b):
         return [o[k][order] for k in ('image','box','difficult','crowd')]
     for k in a.rows:
         if not all(map(np.array_equal, table(a.objects[k]), table(b.objects[k]))):
-            raise ValueError(f'not the same objects of class {k!r}: evaluate both on the same images, in the same order')
+            raise ValueError(f'not the same objects of class {k!r}: give the same images in the same order')
 
 def compare(
     a,            # `Evaluation`

@@ -338,7 +338,8 @@ def image_draws(
     if isinstance(n, bool) or not isinstance(n, (int,np.integer)) or n<2:
         raise ValueError(f'n={n}: give the number of draws, 2 or more (1000)')
     rng = np.random.default_rng(seed)
-    return np.array([np.bincount(rng.integers(max(images, 1), size=images), minlength=images) for _ in range(n)], np.uint8)
+    drawn = (rng.integers(max(images, 1), size=images) for _ in range(n))
+    return np.array([np.bincount(o, minlength=images) for o in drawn], np.uint8)
 
 # %% ../nbs/20_metrics.ipynb #dd1f9b4a
 def _rows_drawn(
@@ -538,7 +539,7 @@ def _with_interval(x, pair):
     if x!=x: return '–'
     if pair is None: return f'{x:.3f}'
     low,high = pair
-    if abs(low+high-2*x)>(high-low)/4: return f'{x:.3f} ({low:.3f}–{high:.3f})'
+    if abs(low+high-2*x)>(high-low)/4+1e-9: return f'{x:.3f} ({low:.3f}–{high:.3f})'
     return f'{x:.3f} ± {(high-low)/2:.3f}'
 
 def _text_table(o, most=30):
@@ -547,7 +548,8 @@ def _text_table(o, most=30):
     known = o.intervals or dict(per_class={})
     ends  = lambda k,f: known['per_class'].get(k, {}).get(f)
     rows  = {k:[r['objects'], *(_with_interval(r[f], ends(k, f)) for f in _FORMS)] for k,r in o.rows.items()}
-    if len(rows)>most: rows = {k:rows[k] for k in list(rows)[:most]} | {free_name(f'… {len(rows)-most} more', rows):['']*4}
+    more  = free_name(f'… {len(rows)-most} more', rows)
+    if len(rows)>most: rows = {**{k:rows[k] for k in list(rows)[:most]}, more:['']*4}
     means = [_with_interval(getattr(o, f), known.get(f)) for f in _FORMS]
     rows[free_name('mean', o.rows)] = [o.counts['objects'], *means]
     return pd.DataFrame.from_dict(rows, orient='index', columns=['objects',*_FORMS])
