@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np, torch
 from fastcore.basics import patch
 from torch import Tensor
+from torch.nn.functional import pad
 from torchvision.ops import nms
 from .boxes import box_iou
 from .draw import USUAL_SCORE, draw_boxes, show_grid
@@ -96,16 +97,14 @@ def keeps(self:Thresholds,
 
 # %% ../nbs/16_nms.ipynb #0ede332e
 def _words(ok):
-    "Places [w] in multiples of 8 where one of 8 bools of `ok` [n] is true; then the rest of `ok`, if it does not divide"
-    full = len(ok)//8*8
-    word = ok[:full].view(torch.int64).nonzero()[:,0]*8
-    return word if full==len(ok) else torch.cat([word, word.new_tensor([full])])
+    "The bools `ok` [n] in words of eight [w,8], and the words [m] that hold a true one"
+    ok = (ok if len(ok)%8==0 else pad(ok, (0, -len(ok)%8))).view(-1, 8)
+    return ok, ok.view(torch.int64)[:,0].nonzero()[:,0]
 
 def _places(ok, words):
-    "Places [m] of the true ones of `ok` [n]"
-    at = (words[:,None]+torch.arange(8, device=words.device)).flatten().clamp(max=len(ok)-1)
-    at = at[ok[at]]
-    return at if len(ok)%8==0 else at.unique()
+    "Places [m] of the true ones among bools [w,8], which are all in `words`"
+    word,bit = ok[words].nonzero(as_tuple=True)
+    return words[word]*8+bit
 
 # %% ../nbs/16_nms.ipynb #6e4070c0
 def _bound(boxes, scores, n):
@@ -117,17 +116,15 @@ def _bound(boxes, scores, n):
 def _candidates(boxes, scores, thresholds, n):
     "(image, anchor, class), [m] each, of the `n` highest scores per image that pass: by image, score, anchor and class"
     B,A,K = scores.shape
-    ok    = thresholds.passes(scores)
-    words = _words(ok.flatten())
-    if len(words) > n*B:
-        ok    = ok & (scores >= _bound(boxes, scores, n))
-        words = _words(ok.flatten())
-    at  = _places(ok.flatten(), words)
+    ok = thresholds.passes(scores)
+    eights,words = _words(ok.flatten())
+    if len(words) > n*B: eights,words = _words((ok & (scores >= _bound(boxes, scores, n))).flatten())
+    at  = _places(eights, words)
     at  = at[boxes.flatten(0,1)[at//max(1,K)].isfinite().all(1)]
     img = at//max(1,A*K)
     order = ((img<<32)-scores.flatten()[at].view(torch.int32)).argsort(stable=True) # floats above 0 are in the order of their bits
     at,img = at[order],img[order]
-    if len(at) > n:
+    if len(at) > n and img.bincount().max() > n:
         first  = _rank_in_group(img) < n
         at,img = at[first],img[first]
     return img, at//max(1,K)%max(1,A), at%max(1,K)
