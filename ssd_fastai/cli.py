@@ -808,7 +808,7 @@ def ssd_predict(
 # %% ../nbs/64_cli.ipynb #07862189
 def _int8_args(data, train, valid, max_loss):
     "The arguments of `export_onnx` for --int8: images to calibrate with and records to measure on"
-    if not data: raise ValueError('--int8 needs --data: training images to calibrate with, validation images to measure on')
+    if not data: raise ValueError('--int8 needs --data: images to calibrate with, and others to measure on')
     train,valid,_ = _read_parts(data, 'train' if train is None else train, 'val' if valid is None else valid)
     return dict(int8=True, images=train, records=valid, **({} if max_loss is None else dict(max_loss=max_loss)))
 

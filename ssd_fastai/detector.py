@@ -59,7 +59,8 @@ def choose_precision(
     training=False, # for gradients too?
 )->str:             # 'float32', 'bf16' or 'fp16'
     "`want`, or for 'auto' what the device computes fast. ValueError for another word"
-    if want not in PRECISIONS: raise ValueError(f'precision {want!r}: give {", ".join(PRECISIONS[:-1])} or {PRECISIONS[-1]}')
+    if want not in PRECISIONS:
+        raise ValueError(f'precision {want!r}: give {", ".join(PRECISIONS[:-1])} or {PRECISIONS[-1]}')
     if want != 'auto': return want
     if device.type == 'cuda': return 'bf16' if training and torch.cuda.is_bf16_supported() else 'fp16'
     return 'bf16' if device.type == 'cpu' and torch.cpu._is_avx512_bf16_supported() else 'float32'
@@ -77,7 +78,7 @@ class Detector:
         tile=None,               # side of the tiles that images are cut into, pixels, or (height, width); None: not cut
         tile_overlap=0.2,        # share of a tile's side that it has in common with the next, 0–0.9
         precision='float32',     # what it computes in: one of `PRECISIONS`
-        fixed=False,             # do the weights stay as they are? Then they are made ready for use once, see `ready_network`
+        fixed=False,             # do the weights stay as they are? Then `ready_network` prepares them once
     ):
         choose_precision(precision, torch.device('cpu')) # an error for an unknown word
         self.precision,self.fixed,self.ready = precision,fixed,{}
@@ -240,8 +241,9 @@ def network(self:Detector,
     want = self.precision if precision is None else precision
     how  = choose_precision(want, self.device)
     if not isinstance(self.model, nn.Module):
-        if how in _HALVES and want!='auto': raise ValueError(f'precision {want!r}: an ONNX file computes in the one that it was '
-                                                             'written in; this is for a .safetensors file')
+        if how in _HALVES and want!='auto':
+            raise ValueError(f'precision {want!r}: an ONNX file computes in the one that it was written in; '
+                             'this is for a .safetensors file')
         return self.model, 'float32'
     return self._ready_view(how) if self.fixed else evaluation_view(self.model), how
 
@@ -309,7 +311,7 @@ class Opened(NamedTuple):
     image:object       # the picture itself, where it has no file
 
 def _picture(o, least):
-    "(picture, (height, width) of the image, file or None, what to keep) of anything that `detect` takes, or of a record"
+    "(picture, (height, width) of the image, file or None, what to keep) of what `detect` takes, or of a record"
     if isinstance(o, GroundTruth) and o.window is None: o = o.file
     if isinstance(o, (str,Path)): return *load_reduced(o, least), Path(o), None
     pic = load_window(o.file, o.window) if isinstance(o, GroundTruth) else load_image(o)
@@ -332,7 +334,7 @@ def ahead(
     items,  # iterable
     n,      # how many items may be worked on before their results are asked for
 ):          # an iterator of functions without arguments, one per item in order: `f(item)`, or its error
-    "Compute `f` of the next items in threads. What may be open elsewhere, as a PIL image, is left to the caller's own thread"
+    "Compute `f` of the next items in threads; of what may be open elsewhere, as a PIL image, in the caller's own"
     alone = lambda o: isinstance(o, (str,os.PathLike,bytes,GroundTruth))
     with ThreadPoolExecutor(max(1, min(8, os.cpu_count() or 1))) as pool:
         jobs = (pool.submit(f, o).result if alone(o) else partial(f, o) for o in items)

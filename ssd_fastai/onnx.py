@@ -315,7 +315,8 @@ def _compared(raws, records, x, path):
 
 def _in_words(int8, float32, n):
     "What int8 gives and costs, in a line"
-    ap = ', '.join(f'{words} {int8[k]:.3f} (float32: {float32[k]:.3f})' for k,words in (('voc12','AP50'), ('coco','COCO AP')))
+    forms = ('voc12','AP50'), ('coco','COCO AP')
+    ap = ', '.join(f'{words} {int8[k]:.3f} (float32: {float32[k]:.3f})' for k,words in forms)
     mb = f'{int8["bytes"]/1e6:.1f} MB ({float32["bytes"]/1e6:.1f})'
     return f'int8: {ap} on {plural(n, "image")}, {mb}, {int8["ms"]:.1f} ms per image here ({float32["ms"]:.1f})'
 
@@ -328,8 +329,8 @@ def _int8_data(learn, images, records, max_loss):
     if images  is None and dls: images  = dls.train_ds.items
     if records is None and dls: records = dls.valid_ds.items
     if not images or not records:
-        raise ValueError('int8 needs images=, training images to calibrate with, and records=, a list of GroundTruth to '
-                         'measure on; a learner has both')
+        raise ValueError('int8 needs images=, training images to calibrate with, and records=, a list of GroundTruth '
+                         'to measure on; a learner has both')
     images = list(images)
     return images[::math.ceil(len(images)/128)], check_records(records)
 
