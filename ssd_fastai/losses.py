@@ -39,7 +39,7 @@ def plain_class_loss(
 
 # %% ../nbs/14_losses.ipynb #21f80799
 def _no(x, gamma, start=0):
-    "The answer no to logits `x` [N,C], without alpha: (loss [N], its sum over the columns from `start`; derivative [N,C])"
+    "The answer no to logits [N,C], without alpha: (loss [N], summed over the columns from `start`; derivative [N,C])"
     loss,slope = x.new_empty(len(x)),torch.empty_like(x)
     cache = 2**15*max(2, torch.get_num_threads()) if x.device.type=='cpu' else x.numel()    # numbers at a time
     n     = max(1, cache//max(1, x.shape[1]))
@@ -101,8 +101,8 @@ def class_loss(
 )->Tensor:                    # [B,A], summed over the classes; 0 where the target is -1
     "Focal binary cross-entropy over the classes without the background; in one pass with the usual `focal_weight`"
     x,target = to_float32(logits),target.as_subclass(Tensor)
-    if focal is focal_weight: return _FocalLoss.apply(x, target, alpha, gamma, _positive_rows(target) if rows is None else rows)
-    return plain_class_loss(x, target, alpha, gamma, focal)
+    if focal is not focal_weight: return plain_class_loss(x, target, alpha, gamma, focal)
+    return _FocalLoss.apply(x, target, alpha, gamma, _positive_rows(target) if rows is None else rows)
 
 # %% ../nbs/14_losses.ipynb #n790682e
 def _of_offsets(loss):
@@ -202,7 +202,7 @@ def _check_rows(logits, offsets, anchors, labels):
                          + "take the output of the loss's own model")
     if not labels.numel(): return
     cure = f'with {logits.shape[2]} classes: make the model with n_classes=len(dls.vocab)'
-    if labels.device.type!='cpu': torch._assert_async((labels<logits.shape[2]).all(), f'SSDLoss: a label too large {cure}')
+    if labels.device.type!='cpu': torch._assert_async((labels<logits.shape[2]).all(), f'SSDLoss: a label {cure}')
     elif labels.max()>=logits.shape[2]: raise ValueError(f'SSDLoss: label {int(labels.max())} {cure}')
 
 # %% ../nbs/14_losses.ipynb #3a727f8b

@@ -122,7 +122,8 @@ def _candidates(boxes, scores, thresholds, n):
     at  = _places(eights, words)
     at  = at[boxes.flatten(0,1)[at//max(1,K)].isfinite().all(1)]
     img = at//max(1,A*K)
-    order = ((img<<32)-scores.flatten()[at].view(torch.int32)).argsort(stable=True) # floats above 0 are in the order of their bits
+    bits  = scores.flatten()[at].view(torch.int32)             # of floats above 0 they have the same order
+    order = ((img<<32)-bits).argsort(stable=True)
     at,img = at[order],img[order]
     if len(at) > n and img.bincount().max() > n:
         first  = _rank_in_group(img) < n
@@ -139,7 +140,7 @@ def _apart(b, group):
 
 # %% ../nbs/16_nms.ipynb #5e0c41d2
 def _survivors(b, s, img, c, iou, per_class=True):
-    "Rows that are kept, in their order, of boxes [m,4] in images `img` and of classes `c`, by `nms` per class or per image"
+    "Rows that are kept, in their order, of boxes [m,4] in images `img` and of classes `c`: `nms` per class or image"
     b,group = (b,img*(int(c.max())+1)+c) if per_class and len(c) else (_apart(b, c),img)
     order = group.argsort(stable=True)
     sizes = group.bincount().tolist()
