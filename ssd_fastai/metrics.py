@@ -411,7 +411,7 @@ def interval_of(
     x = draws[~np.isnan(draws)]
     if images<2 or value!=value or not len(x): return float('nan'),float('nan')
     wide = (images/(images-1))**0.5*(1+1.2/(images-1)) # Student's t with images-1 degrees of freedom, over 1.96
-    ends = value + wide*(np.percentile(x, [2.5,97.5], method='weibull')-x.mean())
+    ends = value + wide*(np.percentile(x, [2,98], method='weibull')-x.mean())
     return tuple(np.clip(ends, lowest, 1).tolist())
 
 # %% ../nbs/20_metrics.ipynb #44dd9e8c
