@@ -313,7 +313,7 @@ def _compared(raws, records, x, path):
     times = _milliseconds(dets, x)
     return [dict(voc12=e.voc12, coco=e.coco, bytes=len(o), ms=round(t, 2)) for o,e,t in zip(raws, evs, times)]
 
-def _in_words(int8, float32, n):
+def _int8_words(int8, float32, n):
     "What int8 gives and costs, in a line"
     forms = ('voc12','AP50'), ('coco','COCO AP')
     ap = ', '.join(f'{words} {int8[k]:.3f} (float32: {float32[k]:.3f})' for k,words in forms)
@@ -342,7 +342,7 @@ def _int8_graph(det, suppress, images, records, max_loss, path):
     for outputs in (True,False):   # the last convolutions stay in float32 only where that is needed
         small = _quantised(_torch_export(det, suppress), batches, outputs)
         int8,plain = _compared([_finished(small, det, suppress), float32], records, batches[0], path)
-        words = _in_words(int8, plain, len(records))
+        words = _int8_words(int8, plain, len(records))
         if plain['voc12']-int8['voc12'] <= max_loss: break
     else: raise ValueError(f'{path} not written: it loses more than max_loss={max_loss:g} AP50 ({words})')
     about = dict(int8=int8, float32=plain, images=len(records), calibrated_on=len(batches), output_layers=outputs)
