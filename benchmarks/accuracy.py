@@ -69,7 +69,8 @@ def learner(splits, r):
     from fastai.vision.all import Adam, torch
     from torchvision.transforms.v2 import RandomHorizontalFlip
     from ssd_fastai.data import DetectionDataLoaders
-    from ssd_fastai.runs import choose_precision, learner_for
+    from ssd_fastai.detector import choose_precision
+    from ssd_fastai.runs import learner_for
     augment = [RandomHorizontalFlip()] if r['augment'] == 'flip' else r['augment']
     dls = DetectionDataLoaders.from_records(splits['train'], splits['val'], size=r['size'], bs=r['bs'], augment=augment, num_workers=r['workers'],
                                             path=WORK, verify=False)
@@ -79,7 +80,7 @@ def learner(splits, r):
     if r['kind'] == 'post':
         from ladder import put_mistakes
         put_mistakes(learn, frozenset())
-    how = choose_precision(r.get('precision', 'auto'), dls.device)
+    how = choose_precision(r.get('precision', 'auto'), dls.device, training=True)
     return learn if how == 'float32' else getattr(learn, f'to_{how}')()
 
 def clock(seconds, steps=None):
@@ -147,8 +148,8 @@ def measured(dets, records, vocab, r):
 def has_bf16():
     "Is bfloat16 worth a try here? A peer then takes it if its own steps are faster so"
     import torch
-    from ssd_fastai.runs import choose_precision
-    return choose_precision('auto', torch.device('cuda' if torch.cuda.is_available() else 'cpu')) == 'bf16'
+    from ssd_fastai.detector import choose_precision
+    return choose_precision('auto', torch.device('cuda' if torch.cuda.is_available() else 'cpu'), training=True) == 'bf16'
 
 def run_torchvision(splits, vocab, r, budget, seed, out):
     import torch, peer_torchvision as tv

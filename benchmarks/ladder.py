@@ -35,7 +35,8 @@ from ssd_fastai.readers import read_voc
 from ssd_fastai.records import Detections
 from ssd_fastai.resize import Fit
 from ssd_fastai.synth import synth_voc
-from ssd_fastai.runs import choose_precision, learner_for, plan_stages, train_run
+from ssd_fastai.detector import choose_precision
+from ssd_fastai.runs import learner_for, plan_stages, train_run
 
 WORK,RESULTS = ROOT/'runs'/'ladder',ROOT/'benchmarks'/'results'/'ladder.json'
 LR,WD = (inspect.signature(train_run).parameters[o].default for o in ('lr','wd'))   # what `ssd-train` does
@@ -170,7 +171,7 @@ def make_learner(run, parts, seed):
     if 'fast' not in run.on:
         learn.model.to(memory_format=torch.contiguous_format)   # `ssd_learner` gives channels-last
         return learn,'float32'
-    how = choose_precision('auto' if run.start=='random' else 'float32', learn.dls.device)   # Lite0's depthwise layers are no faster in bfloat16
+    how = choose_precision('auto' if run.start=='random' else 'float32', learn.dls.device, training=True)   # Lite0's depthwise layers are no faster in bfloat16
     return learn if how=='float32' else getattr(learn, f'to_{how}')(), how
 
 def plan(run, epochs):

@@ -6,6 +6,7 @@ from fastai.vision.all import *
 from .boxes import *
 from .images import *
 from .resize import *
+from .augment import *
 from .records import *
 from .tiles import *
 from .draw import *

@@ -322,7 +322,7 @@ def _loader_settings(train, valid, bs=None, num_workers=None, **kwargs):
     from torch.cuda import is_available
     from ssd_fastai.data import batch_size
     verify_pixels([r for _,r in my_share([*train, *valid])])
-    if num_workers is None:
+    if num_workers is None and is_available():
         here = (os.cpu_count() or 1)//local_rank_and_size()[1]
         kwargs['num_workers'] = max(1, min(16, here))
     return {**kwargs, 'verify':False, 'bs':batch_size(bs, len(train)//n, 'cuda' if is_available() else 'cpu')}
@@ -416,7 +416,10 @@ def ssd_train(
     head='fpn',       # fpn: a feature pyramid, strides 8 to 128; classic: a blog post's 189 anchors
     precision='auto', # auto (the fastest that the device supports), float32, or mixed precision: bf16, fp16
     method='squish',  # how images are resized: squish, or pad (keeps the aspect ratio)
-    workers:int=None, # processes that load data, per training process; left out: one per CPU core, at most 16
+    workers:int=None, # processes that load data, per training process; left out: none on a CPU, with a GPU one per
+                      # CPU core, at most 16
+    cache='auto',     # decode images once and keep them small: ram, disk, none, or auto: ram, if half of the free
+                      # memory is enough
 ):
     "Train a detector. The folder of the run holds checkpoints, history, the model and its evaluation; see --resume"
     from ssd_fastai.runs import check_numbers, train_run
@@ -429,7 +432,7 @@ def ssd_train(
     if rank: sys.stdout = open(os.devnull, 'w') # only rank 0 prints
     parts = _read_parts(data, train, valid, group, classes=classes, rescale=rescale, skip_broken=skip_broken)
     make_dls = _loaders(data, parts, out, size=size, bs=bs, method=method, num_workers=workers,
-                        verify=not skip_broken, **tiles)
+                        verify=not skip_broken, cache=None if cache=='none' else cache, **tiles)
     try: ev = train_run(make_dls, arch, out, **length, **how, keep=keep, log=log, resume=resume, weights=weights,
                         head=head, precision=precision)
     except KeyboardInterrupt as e:

@@ -55,15 +55,7 @@ class _ToImage(Transform):
     def encodes(self, o):
         if isinstance(o, ReadyImage): return o
         if not isinstance(o, GroundTruth): return PILImage(load_image(o))
-        img = load_image(o.file)
-        return PILImage(_windowed(img, o) if o.window else img)
-
-def _windowed(img, o):
-    "The part of the image of record `o` that its window shows. ValueError where the image has no such part"
-    x1,y1,x2,y2 = o.window
-    if x2<=img.width and y2<=img.height: return img.crop(o.window)
-    raise ValueError(f'{o.file}: window {o.window} is not inside the image of {img.height}×{img.width}: '
-                     'read the data again if the file was changed')
+        return PILImage(load_window(o.file, o.window))
 
 # %% ../nbs/34_data.ipynb #b772419d
 class _PixelBoxes(TensorBase):

@@ -16,7 +16,7 @@ import numpy as np
 from fastcore.basics import patch
 from PIL import Image
 from .boxes import as_boxes
-from .images import load_image
+from .images import load_image, load_window
 from .records import Detections, GroundTruth
 
 # %% ../nbs/07_draw.ipynb #0d3799be
@@ -218,9 +218,7 @@ def picture_of(
     "The picture to draw a record on: `img`, its image, its file or a blank one. ValueError for another size"
     if img is None: img = getattr(o, 'image', None)
     if img is None and o.file is None: return Image.new('RGB', o.size[::-1], (238,238,238))
-    window = getattr(o, 'window', None) if img is None else None   # the part of its file that a record is about
-    img = load_image(o.file if img is None else img)
-    if window: img = img.crop(window)
+    img = load_image(img) if img is not None else load_window(o.file, getattr(o, 'window', None))
     if img.size != o.size[::-1]:
         raise ValueError(f'the picture is {img.size[1]}×{img.size[0]}, '
                          f'but the boxes are in pixels of {o.size[0]}×{o.size[1]}')

@@ -20,7 +20,7 @@ from .data import *
 from .data import explained, images_of, items_of
 from .detector import Detector, check_images, decode_output, is_one_image
 from .draw import show_grid, show_pairs
-from .images import image_size, load_image
+from .images import image_size, load_image, load_window
 from .losses import SSDLoss
 from .metrics import Evaluation
 from .model import HEADS, create_ssd, ssd_splitter
@@ -75,7 +75,7 @@ def detector(self:SSDLearner)->Detector:
 def _image(o):
     "What can be opened: a record's file, or the window of it that the record is about"
     if not isinstance(o, GroundTruth): return o
-    return o.file if o.window is None else load_image(o.file).crop(o.window)
+    return o.file if o.window is None else load_window(o.file, o.window)
 
 @patch
 @explained

@@ -581,7 +581,7 @@ def _parse_voc_file(xml, size, faults=None):
     raise ValueError(f'{xml} is missing: for an image without objects write <annotation></annotation> there, '
                      f'or take {xml.stem} out of the split')
 
-def _voc_xml(folder, stem):
+def _xml_file(folder, stem):
     "The annotation of an image, whose extension may be in capitals"
     xml = on_disk(folder/'Annotations'/f'{stem}.xml')
     return next((o for o in (xml, xml.with_suffix('.XML')) if o.is_file()), xml)
@@ -594,7 +594,7 @@ def _voc_jobs(path, split, faults=None):
     for o in lines:
         with collecting(faults, 'image', file=file):
             img = _voc_image(o, imgs, file)
-            xml = _voc_xml(folder, img.stem)
+            xml = _xml_file(folder, img.stem)
             jobs.append(Job(img, xml, partial(_parse_voc_file, xml)))
     return Listing(jobs, vocab=VOC_NAMES if '/' in str(split) else None)   # a year: VOC's own data
 

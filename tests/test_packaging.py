@@ -16,10 +16,10 @@ from rooms import UPWARD, drawing, imported, ours, rooms  # noqa: E402
 
 # module -> what it may import, and with it all that these may import; None: everything above. Order counts: only downward.
 LAYERS = dict(
-    boxes=[], images=[], resize=['boxes'], records=['boxes'], tiles=['records'], draw=['records', 'images'], formats=['records'],
+    boxes=[], images=[], cache=[], resize=['boxes'], augment=['boxes'], records=['boxes'], tiles=['records'], draw=['records', 'images'], formats=['records'],
     anchors=['resize', 'draw'], match=['draw'], losses=['match'], nms=['draw'],
     metrics=['records'], analysis=['metrics', 'draw', 'nms'],
-    synth=[], folders=['formats', 'images'], readers=['folders'], splits=['readers'], data=['splits', 'resize', 'draw', 'tiles'], doctor=['splits', 'draw'],
+    synth=[], folders=['formats', 'images'], readers=['folders'], splits=['readers'], data=['splits', 'cache', 'resize', 'augment', 'draw', 'tiles'], doctor=['splits', 'draw'],
     results=['readers'],
     head=['anchors'], classic=['head', 'match', 'nms'], body=[], model=['head', 'classic', 'body'], alignment=['model', 'draw'],
     detector=['model', 'nms', 'resize', 'images', 'tiles', 'metrics', 'analysis'], ceiling=['detector', 'metrics'],
