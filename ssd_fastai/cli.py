@@ -295,7 +295,7 @@ def _save_figure(fig, path, **kwargs):
 def ssd_check(
     data,          # images with annotations: Pascal VOC, COCO, YOLO, LabelMe, CSV; a folder, or its file
     train='train', # training split: a name, several with commas (2007/trainval,2012/trainval), all, or a file
-    valid='val',   # validation split, given in the same way; or a share of the training images, 0-1: 0.2
+    valid='val',   # validation split, given in the same way; or a share of the training images, 0-1: 0.2; '': none
     test:str=None, # one more split to check, given in the same way
     size='300',    # what images will be resized to for training, pixels: one number or HEIGHTxWIDTH
     rescale=False, # will boxes be scaled from the image size that is stated to that of the image?
@@ -304,8 +304,8 @@ def ssd_check(
 ):
     "Check a data set: each problem with its file, object, reason and remedy. Exit code 1 where one stops a training"
     from ssd_fastai.doctor import check_dataset
-    share  = parse_share(valid, data)
-    report = check_dataset(data, train, valid if share is None else None, test, size=parse_size(size), rescale=rescale)
+    named  = str(valid).strip() and parse_share(valid, data) is None
+    report = check_dataset(data, train, valid if named else None, test, size=parse_size(size), rescale=rescale)
     _say_layout(data, train)
     print(report)
     if json: _write_json(json, report.to_dict())
