@@ -1164,6 +1164,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'ssd_fastai.metrics._text_table': ('metrics.html#_text_table', 'ssd_fastai/metrics.py'),
                                     'ssd_fastai.metrics._three_forms': ('metrics.html#_three_forms', 'ssd_fastai/metrics.py'),
                                     'ssd_fastai.metrics._to_numpy': ('metrics.html#_to_numpy', 'ssd_fastai/metrics.py'),
+                                    'ssd_fastai.metrics._usual_draws': ('metrics.html#_usual_draws', 'ssd_fastai/metrics.py'),
                                     'ssd_fastai.metrics._usual_intervals': ('metrics.html#_usual_intervals', 'ssd_fastai/metrics.py'),
                                     'ssd_fastai.metrics._with_interval': ('metrics.html#_with_interval', 'ssd_fastai/metrics.py'),
                                     'ssd_fastai.metrics.ap_draws': ('metrics.html#ap_draws', 'ssd_fastai/metrics.py'),

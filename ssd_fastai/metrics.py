@@ -487,9 +487,16 @@ def _form_intervals(ev, form, n=_DRAWS, seed=_SEED):
     each = {k:interval_of(x, ev.rows[k][form], images) for k,x in zip(ev.rows, aps.T)}
     return interval_of(draw_means(aps), getattr(ev, form), images),each
 
+def _usual_draws(ev):
+    "1,000, and down to 100 where many detections or classes would make that slow"
+    size = sum(len(o['score']) for o in ev.matches.values()) + 1000*len(ev.matches)
+    return int(np.clip(2e8/size, 100, _DRAWS))
+
 def _usual_intervals(ev, form):
-    "Those of 1,000 draws, computed once; None where they are not known"
-    if ev.matches and form not in ev.drawn: ev.drawn[form] = _form_intervals(ev, form)
+    "Those of `_usual_draws`, computed once; None where they are not known"
+    if ev.matches and form not in ev.drawn:
+        ev.drawn['draws'] = _usual_draws(ev)
+        ev.drawn[form]    = _form_intervals(ev, form, ev.drawn['draws'])
     return ev.drawn.get(form)
 
 @patch
@@ -499,7 +506,8 @@ def interval(self:Evaluation,
     seed=_SEED,   # of the draws
 )->tuple: # (low, high), 0–1; NaN for fewer than two images, or without objects
     "The 95 % interval of the mean AP: bootstrap over images. ValueError where it is not known"
-    known = _usual_intervals(self, form) if (n,seed)==(_DRAWS,_SEED) else None
+    usual = not self.matches or n==_usual_draws(self)
+    known = _usual_intervals(self, form) if usual and seed==_SEED else None
     return (known or _form_intervals(self, form, n, seed))[0]
 
 # %% ../nbs/20_metrics.ipynb #65e27437
@@ -510,7 +518,7 @@ def intervals(self:Evaluation):
     if None in got.values(): return None
     pair = lambda o: None if o[0]!=o[0] else list(o)
     each = {k:{f:pair(got[f][1][k]) for f in _FORMS} for k in self.rows}
-    return dict(level=0.95, draws=_DRAWS, seed=_SEED, **{f:pair(o[0]) for f,o in got.items()}, per_class=each)
+    return dict(level=0.95, draws=self.drawn['draws'], seed=_SEED, **{f:pair(o[0]) for f,o in got.items()}, per_class=each)
 
 # %% ../nbs/20_metrics.ipynb #2e7a4c80
 @patch(as_prop=True)
@@ -559,7 +567,7 @@ def _footnotes(o):
     "Notes below the table: absent classes, rules, thresholds, and the other entries of the protocol"
     listed = lambda d: ', '.join(f'{k} {v}' for k,v in d.items() if v is not None)
     lines  = ['VOC forms at IoU 0.5, COCO at 0.50:0.05:0.95; difficult objects ignored']
-    if o.intervals: lines.insert(0, f'± and (low–high): 95 % interval, {_DRAWS:,} draws of the images')
+    if o.intervals: lines.insert(0, f'± and (low–high): 95 % interval, {o.drawn["draws"]:,} draws of the images')
     if o.absent:
         more = f', and {len(o.absent)-12} more in .absent' if len(o.absent)>12 else ''
         lines.insert(0, f'absent, left out of the means: {", ".join(o.absent[:12])}{more}')
@@ -631,7 +639,8 @@ def from_dict(cls:Evaluation,
     nan = lambda o: float('nan') if o is None else o
     ev  = cls({k:{f:nan(x) for f,x in o.items()} for k,o in d['per_class'].items()}, d['protocol'], d['counts'])
     i,pair = d.get('intervals'),lambda o: (float('nan'),)*2 if o is None else tuple(o)
-    if i: ev.drawn = {f:(pair(i[f]), {k:pair(i['per_class'][k][f]) for k in ev.rows}) for f in _FORMS}
+    each = lambda f: {k:pair(i['per_class'][k][f]) for k in ev.rows}
+    if i: ev.drawn = {'draws':i['draws'], **{f:(pair(i[f]), each(f)) for f in _FORMS}}
     return ev
 
 # %% ../nbs/20_metrics.ipynb #58bef803
