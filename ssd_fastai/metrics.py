@@ -518,7 +518,8 @@ def intervals(self:Evaluation):
     if None in got.values(): return None
     pair = lambda o: None if o[0]!=o[0] else list(o)
     each = {k:{f:pair(got[f][1][k]) for f in _FORMS} for k in self.rows}
-    return dict(level=0.95, draws=self.drawn['draws'], seed=_SEED, **{f:pair(o[0]) for f,o in got.items()}, per_class=each)
+    means = {f:pair(o[0]) for f,o in got.items()}
+    return dict(level=0.95, draws=self.drawn['draws'], seed=_SEED, **means, per_class=each)
 
 # %% ../nbs/20_metrics.ipynb #2e7a4c80
 @patch(as_prop=True)
@@ -545,8 +546,8 @@ def _counts_line(o):
 def _with_interval(x, pair):
     "A number and its interval as text: with ± where both sides are about as long"
     if x!=x: return '–'
-    if pair is None: return f'{x:.3f}'
-    low,high = pair
+    low,high = pair or (x,x)
+    if low==high: return f'{x:.3f}'   # nothing in the drawn images was right or wrong by chance
     if abs(low+high-2*x)>(high-low)/4+1e-9: return f'{x:.3f} ({low:.3f}–{high:.3f})'
     return f'{x:.3f} ± {(high-low)/2:.3f}'
 

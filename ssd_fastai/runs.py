@@ -862,7 +862,8 @@ def train_run(
     if resume: run.history,run.best = run_on_rank0(run.resume_from, state),state and state['best']
     run.saved = len(run.history)
     run.say(f'{arch}, weights: {start}, precision: {how}, {len(dls.train_ds)} images, {dls.train.bs} per step, '
-            + (plural(epochs, 'epoch') if epochs else f'{minutes:g} minutes') + (f', {size} processes' if size>1 else ''))
+            + (plural(epochs, 'epoch') if epochs else f'{minutes:g} minutes')
+            + (f', {size} processes' if size>1 else ''))
     with run.explain_errors(dls.train.bs):
         with _in_all_processes(learn, size, seed):
             if minutes: info['epochs'] = _plan_time(learn, run, records, state)
