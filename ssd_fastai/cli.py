@@ -398,8 +398,9 @@ def ssd_train(
     seed:int=42,      # random seed of weights, order and augmentation
     train='train',    # training split: a name, several with commas (2007/trainval,2012/trainval), all, or a file
     valid='val',      # validation split, given in the same way; or a share of the training images, 0-1: 0.2
-    group:str=None,   # with --valid 0.2: a regular expression whose part in ( ) is the group that an image belongs to,
-                      # as '^(.+?)_' for cam1_007.jpg; images of one group stay on one side
+    # with --valid 0.2: a regular expression whose part in ( ) is the group that an image belongs to,
+    # as '^(.+?)_' for cam1_007.jpg; images of one group stay on one side
+    group:str=None,
     classes:str=None, # only objects of these classes, with commas: RBC,WBC; left out: all
     rescale=False,    # scale boxes from the image size that the annotation states to that of the image
     skip_broken=False, # leave out images that cannot be decoded, count and name them; otherwise the first ends the run
@@ -407,19 +408,23 @@ def ssd_train(
     tile_overlap:float=None, # with --tile: share of a tile's side that the next one sees too, 0-0.9; left out: 0.2
     out='runs/train', # folder of the run
     resume=False,     # continue an interrupted run in that folder
-    keep:str=None,    # which weights become the model: last, or best (the epoch of the highest COCO AP in validation);
-                      # left out: last, with --patience best
+    # which weights become the model: last, or best (the epoch of the highest COCO AP in validation);
+    # left out: last, with --patience best
+    keep:str=None,
     patience:int=None, # stop after so many epochs without a higher COCO AP in validation; left out: never
     log:str=None,     # log curves and pictures as well: tensorboard or wandb, where installed
-    weights='auto',   # initial weights: auto (ImageNet's if available), imagenet, none (random), or a file: of a
-                      # body, or of a detector (.safetensors), whose head is taken over too
+    # initial weights: auto (ImageNet's if available), imagenet, none (random), or a file: of a
+    # body, or of a detector (.safetensors), whose head is taken over too
+    weights='auto',
     head='fpn',       # fpn: a feature pyramid, strides 8 to 128; classic: a blog post's 189 anchors
     precision='auto', # auto (the fastest that the device supports), float32, or mixed precision: bf16, fp16
     method='squish',  # how images are resized: squish, or pad (keeps the aspect ratio)
-    workers:int=None, # processes that load data, per training process; left out: none on a CPU, with a GPU one per
-                      # CPU core, at most 16
-    cache='auto',     # decode images once and keep them small: ram, disk, none, or auto: ram, if half of the free
-                      # memory is enough
+    # processes that load data, per training process; left out: none on a CPU, with a GPU one per
+    # CPU core, at most 16
+    workers:int=None,
+    # decode images once and keep them small: ram, disk, none, or auto: ram, if half of the free
+    # memory is enough
+    cache='auto',
 ):
     "Train a detector. The folder of the run holds checkpoints, history, the model and its evaluation; see --resume"
     from ssd_fastai.runs import check_numbers, train_run
@@ -509,21 +514,24 @@ def ssd_eval(
     model,                  # a model file (.safetensors or .onnx); left out with --detections
     data:str=None,          # images with annotations: Pascal VOC, COCO, YOLO, LabelMe, CSV; a folder, or its file
     on:str=None,            # with two model files before it: the data that both are evaluated on, to compare them
-    split='test',           # which split: a name, several with commas, all, a COCO or CSV file, or a text file that
-                            # lists images (runs/train/valid.txt)
+    # which split: a name, several with commas, all, a COCO or CSV file, or a text file that
+    # lists images (runs/train/valid.txt)
+    split='test',
     classes:str=None,       # only objects of these classes, with commas: RBC,WBC; left out: all
     rescale=False,          # scale boxes from the image size that the annotation states to that of the image
     skip_broken=False,      # leave out images that cannot be decoded, count and name them
     json:str=None,          # write the evaluation to this file
     detections:str=None,    # evaluate the COCO result list in this file (of any detector) instead of a model
-    train:str=None,         # with --detections: category_id counts the sorted class names of this split, where the
-                            # data state no ids; left out: train
+    # with --detections: category_id counts the sorted class names of this split, where the
+    # data state no ids; left out: train
+    train:str=None,
     score:float=None,       # only detections that score more than this take part, 0-1; left out: 0.01
     iou:float=None,         # two boxes of one class with a larger IoU (0-1) are one object; left out: 0.5
     max_per_class:int=None, # maximum detections per class and image; left out: no limit
     max_per_image:int=None, # maximum detections per image; left out: 200
-    tile:str=None,          # look through tiles of this side, pixels of the image: one number or HEIGHTxWIDTH;
-                            # left out: the model's own, which is the side it was trained on, if any
+    # look through tiles of this side, pixels of the image: one number or HEIGHTxWIDTH;
+    # left out: the model's own, which is the side it was trained on, if any
+    tile:str=None,
     tile_overlap:float=None, # with --tile: share of a tile's side that the next one sees too, 0-0.9; left out: 0.2
     precision:str=None,     # auto (the fastest that the device has), float32, bf16 or fp16; left out: float32
 ):
@@ -777,8 +785,9 @@ def ssd_predict(
     *images,                # image files or folders, or one film (.mp4, .mov, .avi, .mkv, …)
     json:str=None,          # write the detections to this file: COCO's result list, with names; see --coco
     coco:str=None,          # with --json: write the image and category ids of this COCO file as well
-    csv:str=None,           # write them to this file, as a table: file, label, score, x1, y1, x2, y2 (pixels);
-                            # of a film: frame, seconds, and how many objects of each class
+    # write them to this file, as a table: file, label, score, x1, y1, x2, y2 (pixels);
+    # of a film: frame, seconds, and how many objects of each class
+    csv:str=None,
     voc:str=None,           # write an XML file per image into this folder, as Pascal VOC's annotations with scores
     yolo:str=None,          # write YOLO text into this folder, with copies of the images: a draft to correct, no scores
     labelme:str=None,       # write a LabelMe JSON per image into this folder: a draft to correct
@@ -788,8 +797,9 @@ def ssd_predict(
     iou:float=None,         # two boxes of one class with a larger IoU (0-1) are one object; left out: the model's own
     max_per_class:int=None, # maximum detections per class and image; left out: the model's own
     max_per_image:int=None, # maximum detections per image; left out: the model's own
-    tile:str=None,          # look through tiles of this side, pixels of the image: one number or HEIGHTxWIDTH;
-                            # left out: the model's own, which is the side it was trained on, if any
+    # look through tiles of this side, pixels of the image: one number or HEIGHTxWIDTH;
+    # left out: the model's own, which is the side it was trained on, if any
+    tile:str=None,
     tile_overlap:float=None, # with --tile: share of a tile's side that the next one sees too, 0-0.9; left out: 0.2
     precision='float32',    # what it computes in: auto (the fastest that the device has), float32, bf16 or fp16
 ):

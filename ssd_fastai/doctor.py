@@ -531,8 +531,9 @@ def _to_check(path, train, valid, test, sources):
     return path,_split_labels(splits),sources
 
 def check_dataset(
-    path,            # a data set in any layout that `read_split` knows; or the records of the training split, after
-                     # which those of the validation split may follow
+    # a data set in any layout that `read_split` knows; or the records of the training split, after
+    # which those of the validation split may follow
+    path,
     train='train',   # training split: a name ('2007/train' in a VOCdevkit), with commas, a list, a file, or records
     valid='val',     # validation split, in the same form; None: none
     test=None,       # another split to check, in the same form

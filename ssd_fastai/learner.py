@@ -460,14 +460,16 @@ def ssd_learner(
     dls,              # `DetectionDataLoaders`
     arch,             # a torchvision model (function or name) or a timm name: `resnet34`, 'tf_efficientnet_lite0'
     pretrained=True,  # ImageNet weights, and a frozen body at the start
-    weights=None,     # file with a body's state dict in torchvision's or timm's names, or a detector's (.safetensors),
-                      # whose head and classes of the same name are taken over too; instead of ImageNet weights
+    # file with a body's state dict in torchvision's or timm's names, or a detector's (.safetensors),
+    # whose head and classes of the same name are taken over too; instead of ImageNet weights
+    weights=None,
     head='fpn',       # a name in `HEADS`: 'fpn', with an FPN top-down pathway, or 'classic', the post's
     encoding=None,    # a name in `CODERS`: 'variance' or 'tanh'; None: the head's own
     recipe=None,      # an `AnchorRecipe`; None: fitted to the training boxes, or for the classic head its own
     drop=None,        # dropout of the head, 0–1; None: the head's own
-    loss_func=None,   # a loss, or a class or `partial` that is called with the model: `partial(SSDLoss, box='ciou')`;
-                      # None: an `SSDLoss` with the box loss of the head: 'giou', or 'l1' for the classic one
+    # a loss, or a class or `partial` that is called with the model: `partial(SSDLoss, box='ciou')`;
+    # None: an `SSDLoss` with the box loss of the head: 'giou', or 'l1' for the classic one
+    loss_func=None,
     metrics=None,     # None: `cls_loss`, `box_loss`, `map`
     splitter=ssd_splitter, # function of the model: its parameter groups, those that are frozen first in front
     opt_func=fused_adamw,  # function of parameters and `lr` that gives an optimiser

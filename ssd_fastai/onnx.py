@@ -353,8 +353,9 @@ def export_onnx(
     learn,           # an `SSDLearner` or a `Detector`
     path,            # file to write, relative to the working folder; call it .onnx
     suppress=False,  # decode and suppress inside the graph?
-    images=None,     # up to 16 to verify with; None: a learner's validation images, or noise for a `Detector`.
-                     # With `int8` up to 128 to calibrate with; None: a learner's training images
+    # up to 16 to verify with; None: a learner's validation images, or noise for a `Detector`.
+    # With `int8` up to 128 to calibrate with; None: a learner's training images
+    images=None,
     int8=False,      # whole numbers of 8 bits in place of float32 in the network? Prints what that gives and costs
     records=None,    # with `int8`: a `GroundTruth` per image, to measure on; None: a learner's validation images
     max_loss=0.01,   # with `int8`: the AP50 that may be lost on them, 0–1

@@ -60,3 +60,14 @@ def test_outputs_name_no_machine(file):
 def test_no_trace_of_other_tools(file):
     nb = json.loads(file.read_text(encoding='utf-8'))
     assert set(nb['metadata']) <= {'kernelspec', 'language_info'}
+
+@pytest.mark.parametrize('file', sorted((ROOT/'ssd_fastai').glob('*.py')), ids=lambda o: o.stem)
+def test_comments_of_parameters_are_whole(file):
+    "`--help` and `?name` show the comment behind a parameter, or all lines above it, never what goes on below"
+    lines = file.read_text(encoding='utf-8').splitlines()
+    deep  = lambda o: len(o)-len(o.lstrip())
+    for f in ast.walk(ast.parse('\n'.join(lines))):
+        if not isinstance(f, ast.FunctionDef): continue
+        head = lines[f.lineno-1:f.body[0].lineno-1]
+        cut  = [a for a,b in zip(head, head[1:]) if b.lstrip()[:1]=='#' and a.lstrip()[:1]!='#' and '# ' in a and deep(b)>deep(a)]
+        assert not cut, f'{f.name}: write the comment above the parameter: {cut[0].strip()}'
