@@ -913,6 +913,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'ssd_fastai.formats._detections': ('formats.html#_detections', 'ssd_fastai/formats.py'),
                                     'ssd_fastai.formats._given': ('formats.html#_given', 'ssd_fastai/formats.py'),
                                     'ssd_fastai.formats._ground_truth': ('formats.html#_ground_truth', 'ssd_fastai/formats.py'),
+                                    'ssd_fastai.formats._holders': ('formats.html#_holders', 'ssd_fastai/formats.py'),
                                     'ssd_fastai.formats._is_box': ('formats.html#_is_box', 'ssd_fastai/formats.py'),
                                     'ssd_fastai.formats._labelme_box': ('formats.html#_labelme_box', 'ssd_fastai/formats.py'),
                                     'ssd_fastai.formats._labelme_json': ('formats.html#_labelme_json', 'ssd_fastai/formats.py'),

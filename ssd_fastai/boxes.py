@@ -15,10 +15,10 @@ from torchvision.ops import box_convert
 def as_hw(
     size, # one whole number (a square) or (height, width), in pixels
 )->tuple: # (height, width), two ints
-    "`size` as (height, width). ValueError for anything but whole numbers above 0"
+    "`size` as (height, width). ValueError for anything but whole numbers from 1 to 100 million"
     hw    = tuple(size) if isinstance(size, (tuple,list)) else (size,size)
     whole = all(isinstance(o, (int,np.integer)) and not isinstance(o, bool) for o in hw)
-    if len(hw)!=2 or not whole or min(hw)<1:
+    if len(hw)!=2 or not whole or not 1<=min(hw)<=max(hw)<=10**8:
         raise ValueError(f'size {size!r} is not an image size: give one whole number above 0, or (height, width)')
     return tuple(int(o) for o in hw)
 

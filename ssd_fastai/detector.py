@@ -6,7 +6,7 @@
 __all__ = ['PRECISIONS', 'image_tensor', 'decode_output', 'choose_precision', 'Detector', 'is_one_image', 'check_records']
 
 # %% ../nbs/48_detector.ipynb #64c34362
-import copy, os
+import copy, os, sys
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import numpy as np, torch
 from fastcore.basics import patch
+from fastcore.imports import IN_NOTEBOOK
 from fastprogress.fastprogress import progress_bar
 from PIL import Image
 from torch import nn, Tensor
@@ -543,7 +544,8 @@ def evaluate(self:Detector,
     limits = dict(score=score, iou=iou, max_per_class=max_per_class, max_per_image=max_per_image)
     thresholds,(tile,overlap) = EVALUATION_THRESHOLDS.changed(**limits),self.tiling(tile, tile_overlap)
     found = self._stream(records, bs, thresholds, mirror, tile, overlap)
-    found = list(progress_bar(found, total=len(records), leave=False, display=progress))
+    bar   = progress and (IN_NOTEBOOK or sys.stdout.isatty()) # a bar in a file would be carriage returns
+    found = list(progress_bar(found, total=len(records), leave=False, display=bar))
     stamp = dict(size=list(self.size), resize=self.method, mirror=mirror)
     if tile: stamp.update(tile=list(tile), tile_overlap=overlap)
     how = self.network(None)[1]

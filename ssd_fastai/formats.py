@@ -218,17 +218,24 @@ def _is_box(x):
     if inside & {'name','label','class','category'} or len(inside & _EDGES)>2: return True
     return re.search('obj|box|bnd|poly|rect|shape', x.tag) is not None
 
+def _holders(root):
+    "The elements that hold an <object> at any depth, in one pass: a file may be nested deeply"
+    up,holders = {c:p for p in root.iter() for c in p},set()
+    for x in root.iter('object'):
+        while (x := up.get(x)) is not None and x not in holders: holders.add(x)
+    return holders
+
 def _voc_objects(root, where):
     "The <object> elements in order. ValueError for one inside another, and for what looks like one and is none"
-    objects,todo = [],[*reversed(root)]
+    objects,todo,holders = [],[*reversed(root)],_holders(root)
     while todo:
         x = todo.pop()
         if x.tag=='object': objects.append(x)
-        elif x.find('.//object') is None and _is_box(x):
+        elif x not in holders and _is_box(x):
             raise ValueError(f'{where}: <{x.tag[:40]}> holds a box, but is not in an <object>: write it as an object')
         else: todo += reversed(x)
     for i,x in enumerate(objects, 1):
-        if x.find('.//object') is not None:
+        if x in holders:
             raise ValueError(f'{where}: object {i} holds another <object>: write one after the other')
     return objects
 

@@ -6,10 +6,12 @@
 __all__ = ['Culprit', 'DetectionInterpretation']
 
 # %% ../nbs/54_interpret.ipynb #6abf6f1f
+import sys
 from dataclasses import dataclass
 from html import escape
 
 from fastai.vision.all import *
+from fastcore.imports import IN_NOTEBOOK
 
 from .boxes import box_iou
 from .data import *
@@ -95,7 +97,7 @@ def _look_at_all(learn, dl, records, thresholds):
     det,res = learn.detector(),[]
     model = evaluation_view(det.model)
     loss_func = _loss_of(learn.loss_func, model)
-    for b in progress_bar(dl, leave=False):
+    for b in progress_bar(dl, leave=False, display=IN_NOTEBOOK or sys.stdout.isatty()):
         xb,*yb = to_device(b, det.device)
         with torch.no_grad(): pred = model(xb)
         parts = _worst_part(loss_func, pred, [o.as_subclass(Tensor) for o in yb])

@@ -7,7 +7,7 @@ __all__ = ['SOURCES', 'IMG_EXTS', 'VOC_NAMES', 'Note', 'Records', 'describe_data
            'read_coco', 'read_pascal_2007', 'read_df', 'make_vocab', 'verify_pixels']
 
 # %% ../nbs/32_readers.ipynb #a8b8028f
-import math, os, re
+import math, os, re, sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np, torch, yaml
 from fastcore.basics import patch
+from fastcore.imports import IN_NOTEBOOK
 from PIL import Image
 from .folders import (BESIDE, find_beside, folders_in, image_files, image_root, inside, is_image, lines_of,
                                 looks_like, no_split, on_disk, read_table, say_beside, spellings, split_called,
@@ -257,7 +258,7 @@ def map_threads(
     "Like `map`, in threads"
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as ex:
         results = ex.map(f, items)
-        if len(items)>2000:
+        if len(items)>2000 and (IN_NOTEBOOK or sys.stdout.isatty()):
             from fastprogress.fastprogress import progress_bar
             results = progress_bar(results, total=len(items), leave=False)
         try: return list(results)
