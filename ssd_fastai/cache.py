@@ -6,9 +6,8 @@
 __all__ = []
 
 # %% ../nbs/03_cache.ipynb #915653b9
-import hashlib, mmap, os, secrets, struct, zlib
+import hashlib, mmap, os, secrets, struct, weakref, zlib
 from multiprocessing.context import get_spawning_popen
-from multiprocessing.reduction import DupFd
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +46,11 @@ class RamCache:
         self.places,n = {},len(sizes)
         for i,(k,(h,w)) in enumerate(sizes.items()): self.places[k],n = (i,n,h,w),n+h*w*3
         self.n = n
-        self.mem,self.fd = _memory(max(n, 1))
+        self._open()
+
+    def _open(self, fd=None):
+        self.mem,self.fd = _memory(max(self.n, 1), fd)
+        if self.fd is not None: weakref.finalize(self, os.close, self.fd)
 
     def get(self,
         file, # path of the image
@@ -69,17 +72,14 @@ class RamCache:
 # %% ../nbs/03_cache.ipynb #eac58771
 @patch
 def __getstate__(self:RamCache):
-    near = get_spawning_popen() is not None and self.fd is not None
-    return dict(places=self.places, n=self.n, fd=DupFd(self.fd)) if near else dict(places={}, n=0, fd=None)
+    if get_spawning_popen() is None or self.fd is None: return dict(places={}, n=0, fd=None)
+    from multiprocessing.reduction import DupFd   # Windows has none, and no such memory
+    return dict(places=self.places, n=self.n, fd=DupFd(self.fd))
 
 @patch
 def __setstate__(self:RamCache, s):
     self.places,self.n = s['places'],s['n']
-    self.mem,self.fd = _memory(max(self.n, 1), None if s['fd'] is None else s['fd'].detach())
-
-@patch
-def __del__(self:RamCache):
-    if getattr(self, 'fd', None) is not None: os.close(self.fd)
+    self._open(None if s['fd'] is None else s['fd'].detach())
 
 # %% ../nbs/03_cache.ipynb #9206d017
 _HEAD = struct.Struct('<4sIII')   # mark, height, width, checksum
