@@ -19,12 +19,11 @@ import torch
 from PIL import Image
 
 from .cli import console, ssd_demo
-from .detector import Detector, image_tensor, larger_than
+from .detector import Detector, larger_than
 from .draw import label_color
 from .files import load_detector
 from .images import IMAGE_SUFFIXES, load_image
 from .records import Detections, plural
-from .resize import Fit
 from .tiles import windows
 from .video import paint_detections
 from . import formats # gives `Detections` its `to_coco` and `to_yolo`
@@ -52,9 +51,9 @@ def _picture_address(img):
 
 # %% ../nbs/66_app.ipynb #c44c07d0
 def _look_at(det, pic):
-    "(boxes, scores, `Fit`) of a picture: what the model says, without what can never be shown"
-    fit = Fit((pic.height, pic.width), det.size, det.method)
-    boxes,scores = (o[0].cpu() for o in det.forward(image_tensor(fit.image(pic))[None]))
+    "(boxes, scores, `Fit`) of a picture or file: what the model says, without what can never be shown"
+    pixels,fit,*_ = det.opened(pic)
+    boxes,scores = (o[0].cpu() for o in det.forward(torch.tensor(pixels).permute(2,0,1)[None]))
     some = (scores>LOWEST_SCORE).any(-1)
     return boxes[some], scores[some], fit
 
@@ -71,7 +70,7 @@ def see(
     whole = 0,0,img.width,img.height
     wins  = windows(size, tile, overlap) if tile else [whole]
     if len(wins)>1: wins = [*wins, whole]   # for what is larger than a tile
-    parts = [_look_at(det, img.crop(o)) for o in wins]
+    parts = [_look_at(det, img.crop(o)) for o in wins] if len(wins)>1 else [_look_at(det, Path(file))]   # as `detect`
     return SeenImage(Path(file).name, Path(file), size, wins, parts, _picture_address(img))
 
 # %% ../nbs/66_app.ipynb #2f556230
