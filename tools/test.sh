@@ -24,14 +24,15 @@ if [ "$before" != "$after" ]; then
   exit 1
 fi
 
-echo '== notebooks'
-# each in a process of its own, as a Jupyter kernel is: what one imports must not help or harm the next
-printf '%s\n' nbs/[!_]*.ipynb | xargs -P 2 -I {} nbdev-test {} --n-workers 0 --timing "$@"
-
-echo '== short notebooks in a Jupyter kernel'
-# as a reader runs them: with a display, and in the kernel that nbdev-test does without
-printf '%s\n' nbs/0*.ipynb nbs/1*.ipynb nbs/2*.ipynb nbs/30_*.ipynb | env -u MPLBACKEND xargs -P 2 -I {} \
+# chapters 0 to 2 as a reader runs them: in a Jupyter kernel, with a display
+kernel='^nbs/([012]|30_)'
+echo '== notebooks of chapters 0 to 2 in a Jupyter kernel'
+printf '%s\n' nbs/[!_]*.ipynb | grep -E "$kernel" | env -u MPLBACKEND xargs -P 2 -I {} \
   jupyter nbconvert --to notebook --execute --log-level ERROR --output-dir "$(mktemp -d)" {}
+
+echo '== the others by nbdev'
+# each in a process of its own: what one imports must not help or harm the next
+printf '%s\n' nbs/[!_]*.ipynb | grep -vE "$kernel" | xargs -P 2 -I {} nbdev-test {} --n-workers 0 --timing "$@"
 
 echo '== tests'
 # two files at a time: a file keeps its server and its trained models to itself
