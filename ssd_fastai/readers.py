@@ -1204,7 +1204,7 @@ def _check_classes(records, what, names):
         for n in o.names:
             if n in known: continue
             raise ValueError(f'{o.file}: class {n!r} of the {what} split is not in the vocabulary {names}: '
-                             'correct it, or pass vocab=')
+                             'correct it, or pass vocab= (classes= leaves such objects out)')
 
 # %% ../nbs/32_readers.ipynb #54ee9e5a
 def verify_pixels(
