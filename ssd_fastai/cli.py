@@ -134,8 +134,15 @@ def _call(f, args):
     first = [args.pop(p.name) for p in params[:star]]
     return f(*first, *args.pop(params[star].name), **args)
 
+class _Unraisable:
+    "Says errors of finalisers, but not that torch's iterator cannot end its processes when it was interrupted early"
+    def __init__(self, tell): self.tell = tell
+    def __call__(self, o):
+        if not (o.exc_type is AttributeError and '_MultiProcessingDataLoaderIter' in str(o.exc_value)): self.tell(o)
+
 def _prepare():
     "What a script sets for its process"
+    if not isinstance(sys.unraisablehook, _Unraisable): sys.unraisablehook = _Unraisable(sys.unraisablehook)
     os.environ.setdefault('MPLBACKEND', 'Agg')     # pictures go into files, not into windows
     warnings.simplefilter('ignore', FutureWarning) # of other libraries, about which a user can do nothing
     for o in (sys.stdout, sys.stderr):             # a name that is no UTF-8 can be printed

@@ -89,7 +89,7 @@ def base(f, room, out):
 OTHER = { # another value of each option; None: a flag
     'train':'val', 'valid':'test', 'test':'test', 'split':'val', 'size':'96', 'json':'@other.json', 'draw':'@drawn.png', 'csv':'@t.csv', 'voc':'@xml',
     'arch':'resnet18', 'bs':3, 'epochs':2, 'frozen':1, 'lr':1e-4, 'seed':7, 'out':'@../elsewhere', 'resume':None, 'weights':'imagenet', 'head':'classic',
-    'precision':'bf16', 'method':'pad', 'workers':1, 'skip_broken':None, 'score':0.3, 'iou':0.9, 'max_per_class':1, 'max_per_image':1,
+    'precision':'bf16', 'cache':'none', 'method':'pad', 'workers':1, 'skip_broken':None, 'score':0.3, 'iou':0.9, 'max_per_class':1, 'max_per_image':1,
     'coco':'ids.json', 'detections':'found.json', 'onnx':'@other.onnx', 'suppress':None, 'images':'one', 'n':32,
     'minutes':5, 'keep':'best', 'patience':3, 'log':'tensorboard', 'group':'(.)[.]', 'classes':'circle', 'rescale':None, 'tile':'64', 'tile_overlap':0.5,
     'yolo':'@yolo', 'labelme':'@labelme', 'video':'@film.mp4',
@@ -148,7 +148,7 @@ def test_every_number_is_refused_in_a_line_or_has_a_meaning(f, k, room, tmp_path
         else: assert MEANT.get((k, v)), f'{f.__name__} {flag} {v} was accepted'
 
 MEANT = {(k, v): True for k,v in itertools.chain(itertools.product(['score','iou'], ['0']), itertools.product(['seed','frozen','workers'], ['0']),
-         itertools.product(['lr'], ['1.5','99999999999999999999']), [('minutes','1.5'), ('minutes','99999999999999999999'), ('tile_overlap','0')])}
+         itertools.product(['lr'], ['1.5','99999999999999999999']), [('valid',''), ('minutes','1.5'), ('minutes','99999999999999999999'), ('tile_overlap','0')])}
 
 @pytest.mark.parametrize('f', scripts(), ids=lambda o: o.__name__)
 def test_underscores_and_unknown_options(f, room, tmp_path, monkeypatch):

@@ -30,7 +30,8 @@ def uncommented(fn, lines):
     "Parameters without a comment in the signature and without a type that says it all"
     whole = '\n'.join(lines[fn.lineno-1:fn.body[0].lineno-1])
     if len(parameters(fn))<2 and '#' not in whole: return []
-    return [o.arg for o in parameters(fn) if not o.annotation and '#' not in lines[o.end_lineno-1][o.end_col_offset:]]
+    said = lambda o: '#' in lines[o.end_lineno-1][o.end_col_offset:] or lines[o.lineno-2].lstrip()[:1]=='#'   # behind it, or above
+    return [o.arg for o in parameters(fn) if not o.annotation and not said(o)]
 
 @pytest.mark.parametrize('file', MODULES, ids=lambda o: o.stem)
 def test_public_names_are_documented(file):
