@@ -34,7 +34,8 @@ def _memory(n, fd=None):
     "`n` bytes of memory, all zero, that several processes can share; and its file descriptor, None where there is none"
     if fd is None and hasattr(os, 'memfd_create'):
         fd = os.memfd_create('images')
-        os.ftruncate(fd, n)
+        try: os.ftruncate(fd, n)
+        except OSError: fd = os.close(fd)   # a limit on the size of files counts here too; close gives None
     return mmap.mmap(-1 if fd is None else fd, n), fd
 
 # %% ../nbs/03_cache.ipynb #804c7e0b

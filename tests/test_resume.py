@@ -49,7 +49,7 @@ def test_interrupt_then_full_disk(start, alone, tmp_path):
     assert 'Traceback' not in (tmp_path/'first').read_text()
 
     before = last.read_bytes()
-    assert go('full', limit=100_000).wait() == 2                        # bytes a file: real writes that fail
+    assert go('full', limit=300_000).wait() == 2                        # bytes a file: real writes that fail
     said = last_lines(tmp_path/'full')
     assert len(said) == 1 and 'could not be written' in said[0] and 'is kept' in said[0], (tmp_path/'full').read_text()
     assert last.read_bytes() == before and not list(out.rglob('*.part'))
