@@ -7,7 +7,7 @@ __all__ = ['IoUCrop', 'default_augment', 'sample_tfms', 'show_sample', 'pad_samp
            'DetectionDataLoaders']
 
 # %% ../nbs/34_data.ipynb #467db4a9
-import dataclasses, math, os
+import math, os
 from collections import Counter
 from html import escape
 from pathlib import Path
@@ -370,10 +370,7 @@ def canvas_pixels(o, canvas):
 def fitted_pixels(o, size, method):
     "The image of a record as the detector resizes it: array [H,W,3] uint8"
     pic,hw = _opened(o, tuple(2*s for s in size))
-    fit    = Fit(hw, size, method)
-    small  = dataclasses.replace(fit, orig=(pic.height,pic.width))
-    if small.inner!=fit.inner: pic,small = load_window(o.file, o.window),fit   # padded, and a pixel apart when rounded
-    return np.array(small.image(pic))
+    return np.array(Fit(hw, size, method).image_of_reduced(pic, lambda: load_image(o.file)))
 
 # %% ../nbs/34_data.ipynb #70cdfc9e
 class _Keep(Transform):

@@ -324,10 +324,8 @@ def opened(self:Detector,
 )->Opened:
     "Open an image and resize it. ValueError where it cannot be opened"
     pic,size,file,kept = _picture(o, tuple(2*s for s in self.size))
-    fit   = Fit(size, self.size, self.method)
-    small = replace(fit, orig=(pic.height,pic.width))
-    if small.inner!=fit.inner: pic,small = load_image(o),fit   # padded, and a pixel apart when rounded
-    return Opened(np.asarray(small.image(pic)), fit, file, kept)
+    fit = Fit(size, self.size, self.method)
+    return Opened(np.asarray(fit.image_of_reduced(pic, lambda: load_image(file))), fit, file, kept)
 
 # %% ../nbs/48_detector.ipynb #540240b9
 def ahead(
@@ -544,8 +542,9 @@ def evaluate(self:Detector,
     limits = dict(score=score, iou=iou, max_per_class=max_per_class, max_per_image=max_per_image)
     thresholds,(tile,overlap) = EVALUATION_THRESHOLDS.changed(**limits),self.tiling(tile, tile_overlap)
     found = self._stream(records, bs, thresholds, mirror, tile, overlap)
-    bar   = progress and (IN_NOTEBOOK or sys.stdout.isatty()) # a bar in a file would be carriage returns
-    found = list(progress_bar(found, total=len(records), leave=False, display=bar))
+    if progress and (IN_NOTEBOOK or sys.stdout.isatty()): # in a file even a hidden bar writes carriage returns
+        found = progress_bar(found, total=len(records), leave=False)
+    found = list(found)
     stamp = dict(size=list(self.size), resize=self.method, mirror=mirror)
     if tile: stamp.update(tile=list(tile), tile_overlap=overlap)
     how = self.network(None)[1]

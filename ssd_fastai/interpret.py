@@ -97,7 +97,7 @@ def _look_at_all(learn, dl, records, thresholds):
     det,res = learn.detector(),[]
     model = evaluation_view(det.model)
     loss_func = _loss_of(learn.loss_func, model)
-    for b in progress_bar(dl, leave=False, display=IN_NOTEBOOK or sys.stdout.isatty()):
+    for b in progress_bar(dl, leave=False) if IN_NOTEBOOK or sys.stdout.isatty() else dl:
         xb,*yb = to_device(b, det.device)
         with torch.no_grad(): pred = model(xb)
         parts = _worst_part(loss_func, pred, [o.as_subclass(Tensor) for o in yb])

@@ -502,13 +502,13 @@ def _usual_intervals(ev, form):
 @patch
 def interval(self:Evaluation,
     form='voc12', # 'voc07', 'voc12' or 'coco'
-    n=_DRAWS,     # number of draws
+    n=None,       # number of draws; None: 1,000, fewer where the evaluation is large, as in `intervals`
     seed=_SEED,   # of the draws
 )->tuple: # (low, high), 0–1; NaN for fewer than two images, or without objects
     "The 95 % interval of the mean AP: bootstrap over images. ValueError where it is not known"
-    usual = not self.matches or n==_usual_draws(self)
-    known = _usual_intervals(self, form) if usual and seed==_SEED else None
-    return (known or _form_intervals(self, form, n, seed))[0]
+    usual = _usual_draws(self) if self.matches else self.drawn.get('draws')
+    known = _usual_intervals(self, form) if n in (None,usual) and seed==_SEED else None
+    return (known or _form_intervals(self, form, (usual or _DRAWS) if n is None else n, seed))[0]
 
 # %% ../nbs/20_metrics.ipynb #65e27437
 @patch(as_prop=True)

@@ -111,10 +111,15 @@ def _torch_export(det, suppress):
         del o.metadata_props[:] # they name source files of this machine
     return model
 
+def _copied(model):
+    "A copy of an ONNX model"
+    import onnx
+    return onnx.load_from_string(model.SerializeToString())
+
 def _finished(model, det, suppress, info=None):
     "The bytes of an ONNX file: the exported network of a detector with suppression, header and checksum"
     import onnx
-    model = onnx.load_from_string(model.SerializeToString())   # a copy
+    model = _copied(model)
     if suppress: _add_suppression(model.graph, det.thresholds)
     about = dict(kind='suppressed' if suppress else 'raw', grids=[list(o) for o in det.model.grids], opset=_OPSET)
     meta  = model.metadata_props.add()
@@ -285,7 +290,7 @@ def _quantised(model, batches, outputs):
     class Batches(q.CalibrationDataReader):
         def __init__(self): self.rest = iter(batches)
         def get_next(self): return next(({'images':o} for o in self.rest), None)
-    add_pre_process_metadata(model)   # the exporter has simplified the graph
+    add_pre_process_metadata(model := _copied(model))   # the exporter has simplified the graph
     kinds = dict(activation_type=q.QuantType.QUInt8, weight_type=q.QuantType.QInt8, op_types_to_quantize=[*_INT8_OPS])
     with TemporaryDirectory() as tmp:
         file = Path(tmp)/'int8.onnx'
@@ -340,7 +345,7 @@ def _int8_graph(det, suppress, images, records, max_loss, path):
     model   = _torch_export(det, suppress)
     float32 = _finished(model, det, suppress)
     for outputs in (True,False):   # the last convolutions stay in float32 only where that is needed
-        small = _quantised(_torch_export(det, suppress), batches, outputs)
+        small = _quantised(model, batches, outputs)
         int8,plain = _compared([_finished(small, det, suppress), float32], records, batches[0], path)
         words = _int8_words(int8, plain, len(records))
         if plain['voc12']-int8['voc12'] <= max_loss: break

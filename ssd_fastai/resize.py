@@ -6,7 +6,7 @@
 __all__ = ['Fit']
 
 # %% ../nbs/04_resize.ipynb #n1698863
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fastcore.basics import patch
 from PIL import Image
@@ -52,6 +52,16 @@ def image(self:Fit,
     out = Image.new(img.mode, self.target[::-1], (124,116,104)) # ImageNet's mean colour
     out.paste(img, (left,top))
     return out
+
+# %% ../nbs/04_resize.ipynb #1d0e63e0
+@patch
+def image_of_reduced(self:Fit,
+    img,   # PIL image, as large as `orig` or decoded smaller
+    whole, # function that opens the picture of size `orig`
+)->Image.Image: # of size `target`
+    "As `image`, of a picture that may be smaller than `orig`"
+    small = replace(self, orig=(img.height,img.width))
+    return small.image(img) if small.inner==self.inner else self.image(whole())
 
 # %% ../nbs/04_resize.ipynb #0862c215
 @patch

@@ -11,7 +11,7 @@ __all__ = ['NUMBERS', 'LOGS', 'RunFolder', 'random_state', 'set_random_state', '
 # %% ../nbs/58_runs.ipynb #e0fd6469
 import csv, io, json, math, os, random, re, shlex, shutil, sys, time
 from collections import deque
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 
 import numpy as np
@@ -536,9 +536,8 @@ def _sits_out(cb):
     return prints or type(cb).__module__.partition('.')[0] not in ('fastai','ssd_fastai')
 
 def _evaluated(det, records):
-    "An `Evaluation`, with a bar in a notebook only: fastprogress would print carriage returns into a file"
-    if IN_NOTEBOOK: return det.evaluate(records)
-    with redirect_stdout(io.StringIO()): return det.evaluate(records, progress=False)
+    "An `Evaluation`, with a bar in a notebook only: on a terminal the rows of the epochs stand there"
+    return det.evaluate(records, progress=IN_NOTEBOOK)
 
 def _time_to_finish(learn, folder, records):
     "Seconds for writing a finished model and its pictures, and for evaluating it; writes into `folder`"
