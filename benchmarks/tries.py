@@ -118,6 +118,23 @@ def matched_loss(make, base=None, **kwargs):
         return loss
     return partial(build)
 
+def separable(head):
+    "Every 3×3 layer of the head before its outputs as a depthwise one and one of 1×1"
+    from torch import nn
+    from ssd_fastai.head import FPNHead, conv_norm
+    def of(layer):
+        conv,norm,*act = layer
+        if conv.kernel_size!=(3,3) or conv.stride!=(1,1): return layer
+        n = conv.in_channels
+        deep = nn.Conv2d(n, n, 3, padding=1, groups=n, bias=False)
+        wide = nn.Conv2d(n, conv.out_channels, 1, bias=False)
+        for o in (deep,wide): nn.init.kaiming_normal_(o.weight, nonlinearity='relu')
+        return nn.Sequential(deep, wide, norm, *act)
+    head.smooth = nn.ModuleList(map(of, head.smooth))
+    for branch in (head.classes, head.boxes):
+        for i,o in enumerate(branch):
+            if isinstance(o, nn.Sequential): branch[i] = of(o)
+
 def callback(f):
     "A callback that calls `f(self)` before each training batch"
     from fastai.callback.core import Callback
@@ -150,6 +167,8 @@ TRIES = dict(
     width64  = dict(width=64),
     width96  = dict(width=96),
     depth2   = dict(depth=2, width=64),
+    sep128   = dict(separable=True),
+    sep96    = dict(separable=True, width=96),
     bs8      = dict(bs=8),
     bs8lr3   = dict(bs=8, lr=3e-3),
     lr3      = dict(lr=3e-3),
@@ -189,6 +208,10 @@ def learner(t, train, valid, vocab, size, seed):
     more = {k:t[k] for k in ('width','depth') if k in t}
     if 'shapes' in t: more['recipe'] = fewer_shapes(dls, DEFAULT_RECIPE, None, t['shapes'])
     learn = ssd_learner(dls, ARCH, loss_func=loss, **more)
+    if t.get('separable'):
+        import torch
+        separable(learn.model.head)
+        learn.model.to(memory_format=torch.channels_last)
     learn.unfreeze()
     how = choose_precision('auto', dls.device, training=True)
     return learn if how=='float32' else getattr(learn, f'to_{how}')()
