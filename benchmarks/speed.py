@@ -274,6 +274,45 @@ def start(runs):
 
 SECTIONS['start'] = start
 
+# ---- the training step
+
+def step(runs):
+    "A fit as `ssd_learner` and `ssd-train` run it (data, network, loss, optimiser, averaged weights) beside forward and backward of its body alone"
+    import tempfile, torch
+    from ssd_fastai.data import DetectionDataLoaders
+    from ssd_fastai.detector import choose_precision
+    from ssd_fastai.learner import ssd_learner
+    with tempfile.TemporaryDirectory() as tmp:
+        recs = drawn_photos(f'{tmp}/vga', 97, (480,640))
+        for arch in ('resnet18', 'tf_efficientnet_lite0'):
+            for bs in (8,4):
+                dls = DetectionDataLoaders.from_records(recs[1:], recs[:1], size=(256,320), bs=bs, num_workers=0, verify=False, device='cpu', cache='ram')
+                learn = ssd_learner(dls, arch, pretrained=False)
+                how   = choose_precision('auto', dls.device, training=True)
+                if how!='float32': getattr(learn, f'to_{how}')()
+                x = torch.rand(bs, 3, 256, 320).to(memory_format=torch.channels_last)
+                body = learn.model.body
+                def alone():
+                    body.train()
+                    for _ in range(len(dls.train)):
+                        with torch.autocast('cpu', torch.bfloat16, enabled=how=='bf16'): maps = body(x)
+                        sum(o.float().mean() for o in maps).backward()
+                        body.zero_grad(set_to_none=True)
+                def fit():
+                    with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-4, cbs=[NoValidation()])
+                res = paired(fit, alone, max(runs//3, 3), 1)
+                n = len(dls.train)*bs
+                yield f'the whole fit, an image, {arch}, batch {bs}, {how}', 'its body alone', 1.35, {**res, 'ours':res['ours']/n, 'peer':res['peer']/n}
+
+def NoValidation():
+    "A callback that leaves the validation out"
+    from fastai.callback.core import Callback, CancelValidException
+    class No(Callback):
+        def before_validate(self): raise CancelValidException
+    return No()
+
+SECTIONS['step'] = step
+
 # ---- the table
 
 def table(res):

@@ -562,6 +562,7 @@ def measure_time(
     "Time some steps, a validation, a checkpoint, and the evaluation of some images"
     weights,numbers = {k:v.clone() for k,v in learn.model.state_dict().items()},random_state(learn.dls)
     watch,scratch = TimeSteps(plan.total/50),RunFolder(run.path/'checkpoints/timing')
+    learn.unfreeze()   # steps with a frozen body are faster
     cbs = [AverageWeights(), FiniteLoss(), Checkpoint(scratch, 0), watch]
     with learn.removed_cbs([o for o in learn.cbs if _sits_out(o)]), learn.no_logging(): learn.fit(2, 1e-5, cbs=cbs)
     plan.step,plan.between = watch.step,watch.between
