@@ -125,6 +125,8 @@ def picture(rows):
         mb.set_ylim(1, 2e4)
         ax.set(title=title, xlabel='')
         ax.title.set_fontsize(9)
+        ax.set_xticks(x, [f'{o:,}' for o in x], fontsize=7)
+        ax.minorticks_off()
         ax.legend(*[a+b for a,b in zip(ax.get_legend_handles_labels(), mb.get_legend_handles_labels())], fontsize=7, loc='upper left')
         ax.grid(alpha=.3)
     fig.savefig(ROOT/'images/growth.png', dpi=80)
