@@ -183,6 +183,9 @@ TRIES = dict(
     atss     = dict(loss=partial(matched_loss, atss)),
     atss1    = dict(loss=partial(matched_loss, atss), shapes=1),
     atss1q   = dict(loss=partial(matched_loss, atss, partial(quality_loss, 'qfl', alpha=None, gamma=2.)), shapes=1),
+    lite1    = dict(arch='tf_efficientnet_lite1'),
+    lite2    = dict(arch='tf_efficientnet_lite2'),
+    mnv2coco = dict(arch='mobilenet_v2', weights=os.environ.get('MOBILENET', 'mobilenet_v2_coco.pth')),   # tools/tfjs_mobilenet.py
     one      = dict(shapes=1),
     three    = dict(shapes=3),
 )
@@ -207,7 +210,8 @@ def learner(t, train, valid, vocab, size, seed):
     loss = t['loss']() if 'loss' in t else partial(SSDLoss, box=t.get('box', 'giou'), box_weight=t.get('box_weight', 2.))
     more = {k:t[k] for k in ('width','depth') if k in t}
     if 'shapes' in t: more['recipe'] = fewer_shapes(dls, DEFAULT_RECIPE, None, t['shapes'])
-    learn = ssd_learner(dls, ARCH, loss_func=loss, **more)
+    more |= {k:t[k] for k in ('weights',) if k in t}
+    learn = ssd_learner(dls, t.get('arch', ARCH), loss_func=loss, **more)
     if t.get('separable'):
         import torch
         separable(learn.model.head)

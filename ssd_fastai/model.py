@@ -131,7 +131,8 @@ def head_kind(
     "What belongs to the head of a model"
     if config['head'] not in PRETRAINED_HEADS: return heads[config['head']]
     own = PRETRAINED[config['arch']]
-    return PRETRAINED_HEADS[config['head']]._replace(encoding=own.encoding, lr=own.lr, thresholds=Thresholds(iou=own.iou))
+    usual = dict(encoding=own.encoding, lr=own.lr, thresholds=Thresholds(iou=own.iou))
+    return PRETRAINED_HEADS[config['head']]._replace(**usual)
 
 # %% ../nbs/44_model.ipynb #mdconf02
 def make_head(

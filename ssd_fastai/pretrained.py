@@ -50,7 +50,8 @@ def _ssdlite_anchors(): return DefaultBoxGenerator([[2,3]]*6, min_ratio=0.2, max
 
 PRETRAINED = dict(
     retinanet_resnet50_fpn_v2 = PretrainedKind(
-        800, 'pad', 8, 32, False, 'unit', 0.5, 5, ('body.conv1','body.bn1','body.layer1','body.layer2'), _retinanet_anchors, 2e-4),
+        800, 'pad', 8, 32, False, 'unit', 0.5, 5,
+        ('body.conv1','body.bn1','body.layer1','body.layer2'), _retinanet_anchors, 2e-4),
     ssd300_vgg16 = PretrainedKind(
         300, 'squish', 8, 1, True, 'variance', 0.45, 5, ('scale_weight','features'), _ssd_anchors, 2e-4),
     ssdlite320_mobilenet_v3_large = PretrainedKind(
@@ -104,6 +105,7 @@ def make(self:PretrainedAnchors,
     cells = [torch.tensor([2/w,2/h]).expand(h*w*k, 2) for (h,w),k in zip(grids, ks)]
     return to_cxcywh(px_to_unit(boxes.double(), hw)).float(), torch.cat(cells)
 
+# %% ../nbs/43_pretrained.ipynb #7a005968
 @patch
 def to_dict(self:PretrainedAnchors)->dict:
     "As plain values, for JSON"
@@ -115,6 +117,12 @@ def anchors_from_dict(
     "The maker of anchors that a dict describes. ValueError for anything else"
     if isinstance(d, dict) and set(d)=={'pretrained','size'}: return PretrainedAnchors(d['pretrained'], d['size'])
     return AnchorRecipe.from_dict(d)
+
+# %% ../nbs/43_pretrained.ipynb #1c10868d
+def pretrained_network(arch, n_classes):
+    "torchvision's detector without weights; all of its layers can be trained"
+    return tvm.get_model(arch, weights=None, weights_backbone=None, num_classes=n_classes,
+                         trainable_backbone_layers=PRETRAINED[arch].layers)
 
 # %% ../nbs/43_pretrained.ipynb #96c57ac0
 class PretrainedBody(nn.Module):
@@ -159,6 +167,7 @@ class PretrainedHead(nn.Module):
 
     def maps(self, feats): return feats   # the body's own
 
+# %% ../nbs/43_pretrained.ipynb #c8a43066
 @patch
 def outs(self:PretrainedHead,
     maps:list, # the body's maps
@@ -170,6 +179,7 @@ def outs(self:PretrainedHead,
 @patch
 def forward(self:PretrainedHead, feats): return self.outs(feats)
 
+# %% ../nbs/43_pretrained.ipynb #6a3f6c11
 @patch(as_prop=True)
 def class_layers(self:PretrainedHead)->list:
     "The output layers of the class branch: one for all levels, or one per level"
@@ -178,11 +188,6 @@ def class_layers(self:PretrainedHead)->list:
     return [o if isinstance(o, nn.Conv2d) else o[-1] for o in branch.module_list]
 
 # %% ../nbs/43_pretrained.ipynb #c0f54d60
-def pretrained_network(arch, n_classes):
-    "torchvision's detector without weights; all of its layers can be trained"
-    return tvm.get_model(arch, weights=None, weights_backbone=None, num_classes=n_classes,
-                         trainable_backbone_layers=PRETRAINED[arch].layers)
-
 def _classes_in(state, arch):
     "How many classes the state dict of a detector has, the background included. ValueError where it has no class layer"
     ends = ('cls_logits.bias','module_list.0.bias','module_list.0.1.bias')
@@ -213,7 +218,7 @@ def torchvision_detector(
     pretrained:bool=True,  # COCO weights, downloaded by torchvision
     weights=None,          # file with the state dict of torchvision's model; takes precedence over `pretrained`
 )->tuple:                  # torchvision's model, its classes with '#na#' first, where its weights are from, in words
-    "torchvision's own detector. WeightsUnavailable where COCO weights cannot be had, ValueError for a file that does not fit"
+    "torchvision's detector. WeightsUnavailable where COCO's cannot be had, ValueError for a file that does not fit"
     enum = tvm.get_model_weights(arch).DEFAULT
     coco = enum.meta['categories']
     if weights is not None: full,origin = _load(arch, weights),f'file {Path(weights).name}'

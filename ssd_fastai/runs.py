@@ -763,16 +763,18 @@ def _begin_run(run, resume):
                              f'--weights {run.model} --out FOLDER')
     return run.complete, run.load() if resume and not run.complete else None
 
-def _settle(precision, epochs, minutes, keep, patience, log, frozen, **numbers):
-    "(epochs, keep), with the defaults. `ValueError` for arguments that cannot be, or not together"
+def _settle(arch, precision, epochs, minutes, keep, patience, log, frozen, **numbers):
+    "(epochs, keep, lr), with the defaults. `ValueError` for arguments that cannot be, or not together"
     check_numbers(precision, epochs=epochs, minutes=minutes, patience=patience, frozen=frozen, **numbers)
     if epochs and minutes: raise ValueError(f'epochs={epochs} and minutes={minutes:g}: give one of the two')
     keep = keep or ('best' if patience else 'last')
     if keep not in ('best','last'): raise ValueError(f'keep={keep!r}: give best or last')
     check_log(log)
     epochs = epochs or (None if minutes else 30)
-    if epochs: plan_stages(epochs, numbers['lr'], frozen, numbers['lr_mult'])
-    return epochs, keep
+    own,lr = pretrained_name(arch),numbers['lr']
+    if lr is None: lr = PRETRAINED[own].lr if own else 2e-3
+    if epochs: plan_stages(epochs, lr, frozen, numbers['lr_mult'])
+    return epochs, keep, lr
 
 def _run_args(dls, args):
     "The arguments of a run that are plain values, and a description of its data"
@@ -848,10 +850,8 @@ def train_run(
 )->Evaluation:          # of the written model; None in ranks above 0, and where the run was complete before
     "Train in a folder; an interrupted run can be resumed. `ValueError` in one line for what ends the run early"
     begin,size,run = time.monotonic(),join_processes(),RunFolder(out)
-    own = pretrained_name(arch)
-    if lr is None: lr = PRETRAINED[own].lr if own else 2e-3
-    epochs,keep = run_on_rank0(partial(_settle, precision, epochs, minutes, keep, patience, log, frozen, lr=lr,
-                                       lr_mult=lr_mult, wd=wd, seed=seed))
+    epochs,keep,lr = run_on_rank0(partial(_settle, arch, precision, epochs, minutes, keep, patience, log, frozen,
+                                          lr=lr, lr_mult=lr_mult, wd=wd, seed=seed))
     done,state = run_on_rank0(_begin_run, run, resume)
     if done: return
     set_seed(seed, reproducible=True)
