@@ -314,8 +314,7 @@ def _load_pretrained(arch, precision, weights):
     "torchvision's detector of this name, with the classes of COCO or of the file"
     model,vocab = coco_ssd(arch, weights)
     det = Detector(model, vocab, PRETRAINED[arch].size, PRETRAINED[arch].method, head_kind(model.config).thresholds,
-                   dict(weights=model.config['weights_from']))
-    det.precision = precision
+                   dict(weights=model.config['weights_from']), precision=precision, fixed=True)
     return det
 
 # %% ../nbs/60_files.ipynb #132091c0
