@@ -25,6 +25,7 @@ from .doctor import *
 from .head import *
 from .classic import *
 from .body import *
+from .pretrained import *
 from .model import *
 from .alignment import *
 from .detector import *

@@ -106,9 +106,9 @@ def forward(self:SSDHead, feats): return self.outs(self.maps(feats))
 
 # %% ../nbs/41_classic.ipynb #42dd5e0c
 @patch(as_prop=True)
-def class_layer(self:SSDHead)->nn.Conv2d:
-    "The output layer of the class logits: `k` times one channel per class"
-    return self.out.oconv1
+def class_layers(self:SSDHead)->list:
+    "The output layers of the class logits, here one: `k` times one channel per class"
+    return [self.out.oconv1]
 
 # %% ../nbs/41_classic.ipynb #c6cc4a5f
 def actn_to_bb(

@@ -395,13 +395,15 @@ def _length(epochs, minutes):
 @console
 def ssd_train(
     data,             # images with annotations: Pascal VOC, COCO, YOLO, LabelMe, CSV; a folder, or its file
-    arch='resnet34',  # body: the name of a torchvision or timm model
+    # body: the name of a torchvision or timm model; or a detector of torchvision, which starts from COCO:
+    # retinanet_resnet50_fpn_v2, ssd300_vgg16, ssdlite320_mobilenet_v3_large
+    arch='resnet34',
     size='300',       # what images are resized to, pixels: one number or HEIGHTxWIDTH
     bs:int=None,      # images per step and process; left out: 128 on a GPU, 16 on a CPU, fewer for small data sets
     epochs:int=None,  # passes over the training set; left out: 30
     minutes:float=None, # in place of --epochs: as many epochs as fit into so many minutes, which timed steps tell
     frozen:int=0,     # number of first epochs that train only the head; needs pretrained weights
-    lr:float=2e-3,    # highest learning rate
+    lr:float=None,    # highest learning rate; left out: 0.002, and less for a detector of torchvision
     seed:int=42,      # random seed of weights, order and augmentation
     train='train',    # training split: a name, several with commas (2007/trainval,2012/trainval), all, or a file
     valid='val',      # validation split, given in the same way; or a share of the training images, 0-1: 0.2

@@ -217,7 +217,8 @@ def _state_of(model):
     "What changes when the weights of `model` do"
     tensors = model.state_dict(keep_vars=True).values()
     last = next((o.detach().double().sum().item() for o in reversed(list(model.parameters()))), 0)
-    return [(o.data_ptr(), o._version, o.device) for o in tensors], last
+    version = lambda o: 0 if o.is_inference() else o._version   # made in `torch.inference_mode()`: never changed
+    return [(o.data_ptr(), version(o), o.device) for o in tensors], last
 
 @patch
 def _ready_view(self:Detector, how):
@@ -225,7 +226,7 @@ def _ready_view(self:Detector, how):
     model,state = self.model,_state_of(self.model)
     was,parts = self.ready.get(how, (None,None))
     if was!=state:
-        x     = torch.linspace(0, 1, 3*128*128, device=self.device).view(1,3,128,128)[..., :self.size[0], :self.size[1]]
+        x     = torch.linspace(0, 1, 3*320*320, device=self.device).view(1,3,320,320)[..., :self.size[0], :self.size[1]]
         parts = ready_network(evaluation_view(model), x, _HALVES.get(how, torch.float32))._modules
         self.ready[how] = state,parts
     view = object.__new__(type(model))

@@ -16,12 +16,13 @@ from typing import NamedTuple
 import torch
 from safetensors.torch import load, save
 from torch import nn
+from torchvision import models as tvm
 
-from .anchors import AnchorRecipe
 from .body import BODIES, arch_family
 from .detector import choose_precision, Detector
-from .model import CODERS, HEADS, build_ssd, make_head
+from .model import CODERS, HEADS, PRETRAINED_HEADS, build_ssd, coco_ssd, head_kind, make_head
 from .nms import Thresholds
+from .pretrained import PRETRAINED, anchors_from_dict
 from .tiles import check_tile
 
 # %% ../nbs/60_files.ipynb #10143942
@@ -125,11 +126,12 @@ _RECIPE = dict(
     ratios = _list_of(_list_of(_SHAPE,2,2),1,16))
 _CONFIG = dict(
     arch  = _Kind(_is_arch, "the name of a network of torchvision, timm or another family in `BODIES`"),
-    head  = _one_of(*HEADS), encoding = _one_of(*CODERS), recipe = _RECIPE,
+    head  = _one_of(*HEADS, *PRETRAINED_HEADS), encoding = _one_of(*CODERS), recipe = _RECIPE,
     size  = _HW, n_classes = _whole(2,20_000), width = _whole(1,2048), depth = _whole(0,16),
     drop  = _real(0,1), prior = _real(1e-9,1-1e-9),
     mean  = _list_of(_real(-10,10),3,3), std = _list_of(_real(1e-3,10),3,3),
     weights_from = _text(1000))
+_OWN_RECIPE = dict(pretrained=_one_of(*PRETRAINED), size=_HW)   # of a detector of torchvision
 _HEADER = dict(
     checksum = _pattern('[0-9a-f]{64}', '64 hexadecimal digits'), format = _one_of(FORMAT), config = _CONFIG,
     vocab    = _list_of(_text(200),2,20_000), size = _HW, method = _one_of('squish','pad'),
@@ -159,13 +161,17 @@ def check_header(
                          'open it with the version of ssd_fastai that wrote it, or train again')
     more = dict(onnx=_ONNX) if onnx else {}
     if type(h) is dict and 'tile' in h: more['tile'] = _TILE   # only of a detector that has tiles
+    own = type(h) is dict and type(h.get('config')) is dict and h['config'].get('head') in [*PRETRAINED_HEADS]
+    if own: more['config'] = {**_CONFIG, 'arch':_one_of(*PRETRAINED), 'recipe':_OWN_RECIPE}
     _check_fields(h, {**_HEADER, **more}, what)
+    if own and h['config']['recipe']['pretrained']!=h['config']['arch']:
+        raise ValueError(f'{what}: its anchors are those of another detector')
     config,vocab = h['config'],h['vocab']
     if vocab[0]!='#na#' or len(set(vocab))<len(vocab) or len(vocab)!=config['n_classes']:
         raise ValueError(f'{what}.vocab should be #na# and {config["n_classes"]-1} different names')
     if onnx: cells = sum(math.prod(o) for o in h['onnx']['grids'])
     else:    cells = max(math.prod(h['size']), math.prod(config['size']))/48
-    anchors = cells*AnchorRecipe.from_dict(config['recipe']).k
+    anchors = cells*anchors_from_dict(config['recipe']).k
     if anchors>5_000_000: raise ValueError(f'{what} asks for {anchors:,.0f} anchors: the limit is 5 million')
     return h
 
@@ -253,13 +259,14 @@ def _read_header(path):
 # %% ../nbs/60_files.ipynb #e0000019
 def _n_parameters(arch):
     "Parameters of the classifier of this name, counted without memory for them; 0 where they cannot be counted"
+    if arch in PRETRAINED: return tvm.get_model_weights(arch).DEFAULT.meta['num_params']
     name,family = arch_family(arch)
     return BODIES[family].n_params(name)
 
 # %% ../nbs/60_files.ipynb #bbae2537
 def _min_parameters(config):
     "Parameters that a network of this config has at least"
-    k = AnchorRecipe.from_dict(config['recipe']).k
+    k = anchors_from_dict(config['recipe']).k
     thinnest = SimpleNamespace(channels=[1]*3)
     with torch.device('meta'): head = sum(o.numel() for o in make_head(thinnest, config, k, 0.).parameters())
     if head>5e8: raise ValueError(f'a head of {head:,} parameters: the limit is 500 million')
@@ -302,6 +309,14 @@ def detector_of(
     return cls(model, h['vocab'], h['size'], h['method'], Thresholds(**h['thresholds']), h['info'],
                tile['size'], tile['overlap'], fixed=True)
 
+# %% ../nbs/60_files.ipynb #a7faa10f
+def _load_pretrained(arch, precision, weights):
+    "torchvision's detector of this name, with the classes of COCO or of the file"
+    model,vocab = coco_ssd(arch, weights)
+    det = Detector(model, vocab, PRETRAINED[arch].size, PRETRAINED[arch].method, head_kind(model.config).thresholds,
+                   dict(weights=model.config['weights_from']), precision=precision, fixed=True)
+    return det
+
 # %% ../nbs/60_files.ipynb #132091c0
 def _load_safetensors(path):
     "The `Detector` in a safetensors file"
@@ -321,11 +336,14 @@ def _load_onnx(path):
     return onnx_detector(path.read_bytes(), path)
 
 def load_detector(
-    path,      # a file that `save_detector` or `export_onnx` wrote
+    path,      # a file that `save_detector` or `export_onnx` wrote; or a name in `PRETRAINED`: COCO's detector
     precision='float32', # what it computes in: 'float32', 'bf16', 'fp16', or 'auto': what the device computes fast
+    weights=None, # for a name in `PRETRAINED`: file with the state dict of torchvision's model; None: downloaded
 )->Detector:   # on the CPU
     "Open a detector, without fastai and without running code. `ValueError` if it is no detector, damaged or hostile"
     choose_precision(precision, torch.device('cpu')) # an error for an unknown word
+    if str(path) in PRETRAINED and not os.path.isfile(path): return _load_pretrained(str(path), precision, weights)
+    if weights is not None: raise ValueError(f'{path}: weights= goes with one of {", ".join(PRETRAINED)}')
     path = Path(path)
     if not os.path.isfile(path): raise ValueError(f'{path}: no such file')
     if path.suffix=='.pkl':

@@ -109,6 +109,6 @@ def forward(self:FPNHead, feats): return self.outs(self.maps(feats))
 
 # %% ../nbs/40_head.ipynb #1f782f9d
 @patch(as_prop=True)
-def class_layer(self:FPNHead)->nn.Conv2d:
-    "The output layer of the class branch: `k` times one channel per class"
-    return self.classes[-1]
+def class_layers(self:FPNHead)->list:
+    "The output layers of the class branch, here one for all levels: `k` times one channel per class"
+    return [self.classes[-1]]

@@ -23,7 +23,7 @@ from .draw import show_grid, show_pairs
 from .images import image_size, load_image, load_window
 from .losses import SSDLoss
 from .metrics import Evaluation
-from .model import HEADS, create_ssd, ssd_splitter
+from .model import HEADS, PRETRAINED_HEADS, create_ssd, head_kind, ssd_splitter
 from .nms import Thresholds
 from .records import Detections, GroundTruth
 from .resize import Fit
@@ -39,12 +39,14 @@ class SSDLearner(Learner):
         model,           # an `SSD`
         loss_func=None,  # None: `SSDLoss` with its defaults
         thresholds=None, # which detections count, a `Thresholds`; None: those of the model's head, until `evaluate`
-        lr=2e-3,         # learning rate of fits that are given none
+        lr=None,         # learning rate of fits that are given none; None: that of the model's head, 0.002 for most
         train_bn=False,  # whether batch norm of frozen groups trains
         cbs=None,        # callbacks
         **kwargs
     ):
-        kind = HEADS.get(getattr(model, 'config', {}).get('head'))
+        config = getattr(model, 'config', {})
+        kind   = head_kind(config) if config.get('head') in [*HEADS,*PRETRAINED_HEADS] else None
+        if lr is None: lr = kind.lr if kind else 2e-3
         self._thresholds = thresholds or (kind.thresholds if kind else Thresholds())
         self.thresholds_set = thresholds is not None   # by the user? Then `evaluate` leaves them alone
         own = [PartsRecorder(), WarnCollapse()] if kwargs.get('default_cbs', True) else []
@@ -400,12 +402,13 @@ def lr_find(self:SSDLearner,
 @delegates(Learner.fit_one_cycle, but='n_epoch,lr_max')
 def fine_tune(self:SSDLearner,
     epochs,          # epochs in which everything trains
-    base_lr=2e-3,    # top learning rate of the head
+    base_lr=None,    # top learning rate of the head; None: the learner's
     freeze_epochs=0, # epochs before them with a frozen body
     lr_mult=3,       # after these, rate of the head divided by that of the body's first layers
     **kwargs
 ):
     "Train everything in one cycle, or after `freeze_epochs` with a frozen body. ValueError for numbers out of range"
+    if base_lr is None: base_lr = self.lr
     if freeze_epochs:
         self.freeze()
         self.fit_one_cycle(freeze_epochs, base_lr, **kwargs)
@@ -458,8 +461,10 @@ def fused_adamw(
 @delegates(SSDLearner.__init__, keep=True, but='model,loss_func')
 def ssd_learner(
     dls,              # `DetectionDataLoaders`
-    arch,             # a torchvision model (function or name) or a timm name: `resnet34`, 'tf_efficientnet_lite0'
-    pretrained=True,  # ImageNet weights, and a frozen body at the start
+    # a torchvision model (function or name) or a timm name: `resnet34`, 'tf_efficientnet_lite0'; or a detector of
+    # torchvision (`PRETRAINED`), which brings a head and anchors of its own: 'ssdlite320_mobilenet_v3_large'
+    arch,
+    pretrained=True,  # ImageNet weights (for a detector COCO's), and a frozen body at the start
     # file with a body's state dict in torchvision's or timm's names, or a detector's (.safetensors),
     # whose head and classes of the same name are taken over too; instead of ImageNet weights
     weights=None,
@@ -467,6 +472,8 @@ def ssd_learner(
     encoding=None,    # a name in `CODERS`: 'variance' or 'tanh'; None: the head's own
     recipe=None,      # an `AnchorRecipe`; None: fitted to the training boxes, or for the classic head its own
     drop=None,        # dropout of the head, 0–1; None: the head's own
+    width=128,        # channels inside the 'fpn' head
+    depth=1,          # layers of each of its branches
     # a loss, or a class or `partial` that is called with the model: `partial(SSDLoss, box='ciou')`;
     # None: an `SSDLoss` with the box loss of the head: 'giou', or 'l1' for the classic one
     loss_func=None,
@@ -479,10 +486,11 @@ def ssd_learner(
     if dls.after_batch.fs.filter(risinstance(Normalize)):
         raise ValueError('ssd_learner: the model normalises its own input: take Normalize out of batch_tfms')
     model = create_ssd(arch, len(dls.vocab), dls.size, pretrained=pretrained and weights is None, weights=weights,
-                       head=head, encoding=encoding, recipe=recipe, drop=drop, vocab=list(dls.vocab)).to(dls.device)
+                       head=head, encoding=encoding, recipe=recipe, drop=drop, width=width, depth=depth,
+                       vocab=list(dls.vocab)).to(dls.device)
     if model.taken: print(model.taken)
     if dls.device.type == 'cpu': model.to(memory_format=torch.channels_last)   # faster there
-    kind = HEADS[head]
+    kind = head_kind(model.config)
     if recipe is None and kind.fit_recipe and not model.taken:
         model.set_recipe(fit_anchors(dls, model.recipe, grids=model.grids))
     loss_func = loss_func or partial(SSDLoss, box=kind.box_loss, box_weight=kind.box_weight)

@@ -16,13 +16,13 @@ import numpy as np, torch
 from PIL import Image
 from torch import nn
 
-from .anchors import AnchorRecipe
 from .boxes import clip_boxes, px_to_unit
 from .detector import check_records, Detector
 from .files import (as_detector, check_header, check_seal, detector_header, detector_of, parse_json, seal,
                               write_whole)
 from .images import load_image
 from .model import CODERS, build_ssd
+from .pretrained import anchors_from_dict
 from .records import Detections, plural
 
 # %% ../nbs/62_onnx.ipynb #f4c2e65d
@@ -140,7 +140,7 @@ class OnnxModel:
         config = header['config']
         self.session,self.config,self.coder = session,config,CODERS[config['encoding']]()
         grids = [tuple(o) for o in header['onnx']['grids']]
-        self.anchors,self.cells = AnchorRecipe.from_dict(config['recipe']).make(grids)
+        self.anchors,self.cells = anchors_from_dict(config['recipe']).make(grids)
 
     def run(self,
         **feed, # arrays by the names of the graph's inputs

@@ -29,6 +29,7 @@ from .files import load_detector, save_detector, whole_file, write_whole
 from .learner import *
 from .metrics import Evaluation
 from .model import take_over
+from .pretrained import PRETRAINED, pretrained_name
 from .records import plural
 from .processes import all_gather, join_processes, leave_processes, lock_file, rank_and_size, run_on_rank0
 
@@ -276,7 +277,7 @@ NUMBERS = { # of a training: name → (what is right, in words; whether a value 
     'frozen':  ('a whole number from 0 to 1000000',    lambda x: _is_whole(x, 0, 10**6)),
     'workers': ('a whole number from 0 to 1000',       lambda x: x is None or _is_whole(x, 0, 1000)),
     'seed':    (f'a whole number from 0 to {2**32-1}', lambda x: _is_whole(x, 0, 2**32-1)),
-    'lr':      ('a finite number above 0',             lambda x: _is_real(x, lambda o: o>0)),
+    'lr':      ('a finite number above 0',             lambda x: x is None or _is_real(x, lambda o: o>0)),
     'lr_mult': ('a finite number above 0',             lambda x: _is_real(x, lambda o: o>0)),
     'wd':      ('a finite number from 0',              lambda x: _is_real(x, lambda o: o>=0))}
 
@@ -327,7 +328,7 @@ def learner_for(
     try: return make(pretrained=True)
     except WeightsUnavailable as e:
         if weights == 'imagenet': raise
-        say(f'no ImageNet weights for {arch} here: starting from random ones ({e})')
+        say(f'no pretrained weights for {arch} here: starting from random ones ({e})')
         return make(pretrained=False)
 
 # %% ../nbs/58_runs.ipynb #30fa9fea
@@ -762,16 +763,18 @@ def _begin_run(run, resume):
                              f'--weights {run.model} --out FOLDER')
     return run.complete, run.load() if resume and not run.complete else None
 
-def _settle(precision, epochs, minutes, keep, patience, log, frozen, **numbers):
-    "(epochs, keep), with the defaults. `ValueError` for arguments that cannot be, or not together"
+def _settle(arch, precision, epochs, minutes, keep, patience, log, frozen, **numbers):
+    "(epochs, keep, lr), with the defaults. `ValueError` for arguments that cannot be, or not together"
     check_numbers(precision, epochs=epochs, minutes=minutes, patience=patience, frozen=frozen, **numbers)
     if epochs and minutes: raise ValueError(f'epochs={epochs} and minutes={minutes:g}: give one of the two')
     keep = keep or ('best' if patience else 'last')
     if keep not in ('best','last'): raise ValueError(f'keep={keep!r}: give best or last')
     check_log(log)
     epochs = epochs or (None if minutes else 30)
-    if epochs: plan_stages(epochs, numbers['lr'], frozen, numbers['lr_mult'])
-    return epochs, keep
+    own,lr = pretrained_name(arch),numbers['lr']
+    if lr is None: lr = PRETRAINED[own].lr if own else 2e-3
+    if epochs: plan_stages(epochs, lr, frozen, numbers['lr_mult'])
+    return epochs, keep, lr
 
 def _run_args(dls, args):
     "The arguments of a run that are plain values, and a description of its data"
@@ -831,7 +834,7 @@ def train_run(
     out,                # folder of the run
     epochs=None,        # epochs in all; None: 30, or as many as `minutes` allows
     minutes=None,       # time for everything, the final evaluation included, instead of `epochs`
-    lr=2e-3,            # top learning rate
+    lr=None,            # top learning rate; None: 0.002, and what suits it for a name in `PRETRAINED`
     frozen=0,           # number of first epochs with a frozen body; needs weights for it
     lr_mult=3,          # after these, rate of the head divided by that of the body's first layers
     wd=0.01,            # weight decay
@@ -847,8 +850,8 @@ def train_run(
 )->Evaluation:          # of the written model; None in ranks above 0, and where the run was complete before
     "Train in a folder; an interrupted run can be resumed. `ValueError` in one line for what ends the run early"
     begin,size,run = time.monotonic(),join_processes(),RunFolder(out)
-    epochs,keep = run_on_rank0(partial(_settle, precision, epochs, minutes, keep, patience, log, frozen, lr=lr,
-                                       lr_mult=lr_mult, wd=wd, seed=seed))
+    epochs,keep,lr = run_on_rank0(partial(_settle, arch, precision, epochs, minutes, keep, patience, log, frozen,
+                                          lr=lr, lr_mult=lr_mult, wd=wd, seed=seed))
     done,state = run_on_rank0(_begin_run, run, resume)
     if done: return
     set_seed(seed, reproducible=True)

@@ -53,7 +53,7 @@ def started(monkeypatch):
         kwargs['bs'] = data_room.batch_size(kwargs['bs'], len(train), 'cpu')
         seen.update(loaders=kwargs, train=[o.file for o in train], valid=[o.file for o in valid])
     def train_run(make_dls, arch, out, **kwargs):
-        if kwargs.get('epochs') and 'frozen' in kwargs: runs.plan_stages(kwargs['epochs'], kwargs['lr'], kwargs['frozen'])
+        if kwargs.get('epochs') and 'frozen' in kwargs: runs.plan_stages(kwargs['epochs'], kwargs['lr'] or 2e-3, kwargs['frozen'])
         make_dls()
         seen.update(arch=arch, out=Path(out).name, run={k:v for k,v in kwargs.items() if k!='records'})
     monkeypatch.setattr(data_room.DetectionDataLoaders, 'from_records', from_records)

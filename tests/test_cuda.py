@@ -81,3 +81,18 @@ def test_learner_methods(learn):
 def test_export(learn, tmp_path):
     det = load_detector(export_onnx(learn, tmp_path/'m.onnx'))   # verifies itself against torch on the processor
     assert det.vocab == learn.dls.vocab and next(learn.model.parameters()).is_cuda
+
+def test_step_does_not_wait_for_the_device(tmp_path):
+    "Network, loss, gradient and optimiser, after a first step, without a synchronisation"
+    learn = learner(tmp_path)
+    learn.unfreeze()
+    learn.create_opt()
+    x,*targets = learn.dls.one_batch()
+    def step():
+        learn.loss_func(learn.model(x), *targets).backward()
+        learn.opt.step()
+        learn.opt.zero_grad()
+    step()
+    torch.cuda.set_sync_debug_mode('error')
+    try: step()
+    finally: torch.cuda.set_sync_debug_mode('default')

@@ -2,11 +2,14 @@
 
 Two exceptions have a name. CIoU's weight of the aspect term is held fixed by torchvision, so its value and gradient are compared
 with torchvision's. And `detached_focal_weight`, the post's, lets no gradient through on purpose."""
+from types import SimpleNamespace
+
 import pytest, torch
 from torch.autograd import gradcheck
 from torchvision import ops
 
 from ssd_fastai.anchors import AnchorRecipe
+from ssd_fastai.augment import Moves, sample_pixels, shift_colours
 from ssd_fastai.classic import TanhCoder, detached_focal_weight
 from ssd_fastai.losses import BOX_LOSSES, SSDLoss, box_loss, class_loss
 from ssd_fastai.match import BoxCoder, match_anchors
@@ -130,3 +133,23 @@ def test_a_change_of_coder_changes_the_loss():
     tanh = loss(pred, *y).item()
     m.coder = BoxCoder()
     assert loss(pred, *y).item()!=tanh
+
+@pytest.mark.parametrize('box', BOX_LOSSES)
+def test_no_step_waits_for_the_device(box):
+    "On torch's device `meta` whatever asks for a value, or for a size that depends on values, is an error: matching, loss and gradient need none"
+    with torch.device('meta'):
+        anchors = torch.rand(516, 4)
+        pred    = [torch.randn(2, 516, 4).requires_grad_() for _ in range(2)]
+        batch   = torch.rand(2, 3, 4), torch.ones(2, 3, dtype=torch.long), torch.zeros(2, 3, dtype=torch.bool)
+    loss = SSDLoss(SimpleNamespace(anchors=anchors, cells=anchors[:,2:], coder=BoxCoder()), box=box)
+    loss(pred, *batch).backward()
+    assert pred[0].grad.shape == pred[1].grad.shape == (2, 516, 4)
+    for asks in (lambda x: x.nonzero(), lambda x: x[x>0], lambda x: x.sum().item()):
+        with pytest.raises((NotImplementedError, RuntimeError)): asks(anchors)
+
+def test_no_augmentation_waits_for_the_device():
+    with torch.device('meta'):
+        images = torch.zeros(2, 64, 96, 3, dtype=torch.uint8)
+        moves  = Moves(torch.rand(2, 4), torch.rand(2, 4), torch.zeros(2, dtype=torch.bool))
+        x = sample_pixels(images, moves, (32, 48))
+        assert shift_colours(x/255, torch.rand(2, 3)).shape == (2, 3, 32, 48)

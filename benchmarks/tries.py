@@ -1,0 +1,296 @@
+"""What would make the default better? Changes tried one at a time beside it, on four validation splits.
+
+    python benchmarks/tries.py base width64 …       # rows into benchmarks/results/tries.json
+    python benchmarks/tries.py --table              # what is there
+
+Every change gets the same computing time as `base`: a few steps of both take turns before the training, and a change whose step costs 0.7 of the
+base's trains on 1/0.7 of its images. So it does not matter how busy the machine is, and two of these can run side by side (OMP_NUM_THREADS=1).
+`--minutes` is what the base's images take on two quiet cores (see SETS). AP is measured on the validation split; the test splits are not touched.
+"""
+import argparse, json, os, statistics, time, warnings
+from functools import partial
+from pathlib import Path
+
+from bccd import ROOT, machine, write
+
+DATA    = Path(os.environ.get('SSD_FASTAI_DATA', ROOT/'../shared/data')).resolve()
+RESULTS = ROOT/'benchmarks'/'results'/'tries.json'
+ARCH    = 'tf_efficientnet_lite0'
+# where it lies, the size of the input, and how many images the base trains on per minute on two cores
+SETS = dict(bccd=('bccd/BCCD', (256,320), 1200), neu=('neu', (224,224), 1900), helmet=('helmet', (320,320), 950), shapes=(None, (128,128), 5000))
+
+def splits_of(data):
+    "Records of train and val"
+    from ssd_fastai.readers import read_split
+    from ssd_fastai.synth import synth_voc
+    folder = SETS[data][0]
+    path = DATA/folder if folder else synth_voc(ROOT/'runs'/'accuracy'/'shapes', n=1400, seed=42)
+    return [read_split(path, o, verbose=False) for o in ('train','val')]
+
+def order(records, n, seed):
+    "`n` records: the training set over and over, each time in another order"
+    import random
+    rng,res = random.Random(seed),[]
+    while len(res)<n: res += rng.sample(list(records), len(records))
+    return type(records)(res[:n])
+
+# ------------------------------------------------------------------------------------------------ the changes
+def quality_loss(kind, beta=2., alpha=0.75, **kwargs):
+    "An `SSDLoss` whose positive anchors should score the IoU of their decoded box: quality focal ('qfl') or varifocal ('vfl')"
+    import torch, torch.nn.functional as F
+    from ssd_fastai.losses import SSDLoss, _giou, _iou_hull
+    from ssd_fastai.match import to_float32
+    class QualityLoss(SSDLoss):
+        def by_anchor(self, pred, boxes, labels, difficult=None):
+            cls,box,target,idx = super().by_anchor(pred, boxes, labels, difficult)
+            logits,offsets = (to_float32(o) for o in pred)
+            b,a = (target>0).nonzero(as_tuple=True)
+            if not len(b): return cls, box, target, idx
+            m = self.model
+            with torch.no_grad():
+                found = m.coder.decode(offsets[b,a], m.anchors[a], m.cells[a])
+                q = _iou_hull(found, boxes.as_subclass(torch.Tensor)[b,idx[b,a]])[0].clamp(0, 1)
+            x = logits[b,a]                                        # [n,C]
+            own = F.one_hot(target[b,a], x.shape[1])[:,1:].bool()
+            x = x[:,1:]
+            p = x.sigmoid()
+            no = F.softplus(x)
+            if kind=='qfl':
+                t = torch.where(own, q[:,None], 0.)
+                new = (t-p).abs().pow(beta)*F.binary_cross_entropy_with_logits(x, t, reduction='none')
+            else:
+                t = torch.where(own, q[:,None], 0.)
+                weight = torch.where(own, q[:,None], alpha*p.detach().pow(beta))
+                new = weight*F.binary_cross_entropy_with_logits(x, t, reduction='none')
+            cls = cls.index_put((b,a), new.sum(1))
+            return cls, box, target, idx
+    return partial(QualityLoss, box='giou', box_weight=2., **kwargs)
+
+def atss(model, k=9):
+    "Assignment by statistics (ATSS, Zhang et al. 2020), in place of `match_anchors`"
+    import torch
+    from ssd_fastai.boxes import to_xyxy
+    from ssd_fastai.match import _anchor_iou
+    def match(anchors, boxes, labels, difficult=None, pos=None, neg=None):
+        boxes,labels = boxes.as_subclass(torch.Tensor).float(),labels.as_subclass(torch.Tensor).long()
+        (B,M),A = labels.shape,len(anchors)
+        if 0 in (B,M): return labels.new_zeros(B,A), labels.new_zeros(B,A)
+        real = labels>0
+        boxes = torch.where(real[...,None], boxes, 0)
+        iou  = torch.cat([_anchor_iou(to_xyxy(o), boxes) for o in anchors.split(2**18)], 2)          # [B,M,A]
+        ctr  = (boxes[...,:2]+boxes[...,2:])/2
+        far  = torch.cdist(ctr.flatten(0,1)[None], anchors[None,:,:2])[0].view(B,M,A)
+        near = torch.zeros_like(iou, dtype=torch.bool)
+        start = 0
+        for (h,w),n in zip(model.grids, model.per_cell):
+            size = h*w*n
+            at = far[...,start:start+size].topk(min(k*n, size), largest=False).indices + start
+            near.scatter_(2, at, True)
+            start += size
+        cand = torch.where(near, iou, 0.)
+        num  = near.sum(2)
+        mean = cand.sum(2)/num
+        std  = (((cand-mean[...,None])**2*near).sum(2)/(num-1).clamp(min=1)).sqrt()
+        inside = ((anchors[:,None,:2].transpose(0,1)[None]>boxes[...,None,:2])&(anchors[:,None,:2].transpose(0,1)[None]<boxes[...,None,2:])).all(-1)
+        good = near & inside & (iou>=(mean+std)[...,None]) & real[...,None]
+        best = iou.argmax(2)                                                                        # each object gets one
+        good |= torch.zeros_like(good).scatter_(2, best[...,None], (real & (iou.amax(2)>0))[...,None])
+        score,idx = torch.where(good, iou, -1.).max(1)                                              # [B,A]
+        target = torch.where(score>=0, labels.gather(1, idx), 0)
+        if difficult is not None:
+            hard = difficult.as_subclass(torch.Tensor).bool() & real
+            target = torch.where((score>=0) & hard.gather(1, idx), -1, target)
+        return target, idx
+    return torch.no_grad()(match)
+
+def matched_loss(make, base=None, **kwargs):
+    "An `SSDLoss` with another assignment"
+    import ssd_fastai.losses as L
+    def build(model):
+        loss = (base() if base else partial(L.SSDLoss, box='giou', box_weight=2.))(model, **kwargs)
+        theirs,plain = make(model),L.match_anchors
+        was = loss.by_anchor
+        def by_anchor(*args, **kw):
+            L.match_anchors = theirs
+            try: return was(*args, **kw)
+            finally: L.match_anchors = plain
+        loss.by_anchor = by_anchor
+        return loss
+    return partial(build)
+
+def separable(head):
+    "Every 3×3 layer of the head before its outputs as a depthwise one and one of 1×1"
+    from torch import nn
+    from ssd_fastai.head import FPNHead, conv_norm
+    def of(layer):
+        conv,norm,*act = layer
+        if conv.kernel_size!=(3,3) or conv.stride!=(1,1): return layer
+        n = conv.in_channels
+        deep = nn.Conv2d(n, n, 3, padding=1, groups=n, bias=False)
+        wide = nn.Conv2d(n, conv.out_channels, 1, bias=False)
+        for o in (deep,wide): nn.init.kaiming_normal_(o.weight, nonlinearity='relu')
+        return nn.Sequential(deep, wide, norm, *act)
+    head.smooth = nn.ModuleList(map(of, head.smooth))
+    for branch in (head.classes, head.boxes):
+        for i,o in enumerate(branch):
+            if isinstance(o, nn.Sequential): branch[i] = of(o)
+
+def callback(f):
+    "A callback that calls `f(self)` before each training batch"
+    from fastai.callback.core import Callback
+    class Before(Callback):
+        order = 30
+        def before_batch(self):
+            if self.training: f(self)
+    return Before()
+
+def progressive(share=0.7, scale=0.7):
+    "The first `share` of the training sees images at `scale` of their side"
+    import torch.nn.functional as F
+    def f(cb):
+        if cb.pct_train>=share: return
+        x = cb.xb[0]
+        h,w = (32*max(1, round(o*scale/32)) for o in x.shape[-2:])
+        cb.learn.xb = (F.interpolate(x, (h,w), mode='bilinear', antialias=True).contiguous(memory_format=cb.torch.channels_last),) + tuple(cb.xb[1:])
+    import torch
+    cb = callback(f)
+    cb.torch = torch
+    return cb
+
+def no_decay(model):
+    "Parameter groups in which norms and biases have no weight decay: a splitter of twice as many groups"
+    from ssd_fastai.model import ssd_splitter
+    return [[p for p in g if (p.ndim>1)==w] for g in ssd_splitter(model) for w in (True,False)]
+
+TRIES = dict(
+    base     = {},
+    width64  = dict(width=64),
+    width96  = dict(width=96),
+    depth2   = dict(depth=2, width=64),
+    sep128   = dict(separable=True),
+    sep96    = dict(separable=True, width=96),
+    bs8      = dict(bs=8),
+    bs8lr3   = dict(bs=8, lr=3e-3),
+    lr3      = dict(lr=3e-3),
+    lr1      = dict(lr=1e-3),
+    qfl      = dict(loss=partial(quality_loss, 'qfl', alpha=None, gamma=2.)),
+    vfl      = dict(loss=partial(quality_loss, 'vfl')),
+    ciou     = dict(box='ciou'),
+    diou     = dict(box='diou'),
+    box1     = dict(box_weight=1.),
+    box4     = dict(box_weight=4.),
+    progress = dict(progressive=True),
+    atss     = dict(loss=partial(matched_loss, atss)),
+    atss1    = dict(loss=partial(matched_loss, atss), shapes=1),
+    atss1q   = dict(loss=partial(matched_loss, atss, partial(quality_loss, 'qfl', alpha=None, gamma=2.)), shapes=1),
+    lite1    = dict(arch='tf_efficientnet_lite1'),
+    lite2    = dict(arch='tf_efficientnet_lite2'),
+    mnv2coco = dict(arch='mobilenet_v2', weights=os.environ.get('MOBILENET', 'mobilenet_v2_coco.pth')),   # tools/tfjs_mobilenet.py
+    one      = dict(shapes=1),
+    three    = dict(shapes=3),
+)
+
+# ------------------------------------------------------------------------------------------------ one training
+def fewer_shapes(dls, recipe, grids, n):
+    "A recipe of `n` of the six shapes of a cell, fitted to the training boxes"
+    from ssd_fastai.anchors import AnchorRecipe, fit_anchors
+    zooms = recipe.zooms[:1] if n<=3 else recipe.zooms
+    return fit_anchors(dls, AnchorRecipe((2.5,), recipe.ratios[:n]), grids=grids)
+
+def learner(t, train, valid, vocab, size, seed):
+    "The learner of a try"
+    from fastai.vision.all import set_seed
+    from ssd_fastai.anchors import DEFAULT_RECIPE
+    from ssd_fastai.data import DetectionDataLoaders
+    from ssd_fastai.detector import choose_precision
+    from ssd_fastai.learner import ssd_learner
+    from ssd_fastai.losses import SSDLoss
+    set_seed(seed, reproducible=True)
+    dls = DetectionDataLoaders.from_records(train, valid, size=size, bs=t.get('bs', 4), vocab=vocab, num_workers=0, verify=False, cache='ram', device='cpu')
+    loss = t['loss']() if 'loss' in t else partial(SSDLoss, box=t.get('box', 'giou'), box_weight=t.get('box_weight', 2.))
+    more = {k:t[k] for k in ('width','depth') if k in t}
+    if 'shapes' in t: more['recipe'] = fewer_shapes(dls, DEFAULT_RECIPE, None, t['shapes'])
+    more |= {k:t[k] for k in ('weights',) if k in t}
+    learn = ssd_learner(dls, t.get('arch', ARCH), loss_func=loss, **more)
+    if t.get('separable'):
+        import torch
+        separable(learn.model.head)
+        learn.model.to(memory_format=torch.channels_last)
+    learn.unfreeze()
+    how = choose_precision('auto', dls.device, training=True)
+    return learn if how=='float32' else getattr(learn, f'to_{how}')()
+
+def step_seconds(learns, steps=6):
+    "Seconds per image of each learner's training step, in turns; the learners are not used afterwards"
+    took = [[] for _ in learns]
+    batches = [l.dls.train.one_batch() for l in learns]
+    for l in learns: l.create_opt()
+    for turn in range(steps+1):
+        for l,b,t in zip(learns, batches, took):
+            start = time.perf_counter()
+            l.model.train()
+            import torch
+            with torch.autocast('cpu', torch.bfloat16, enabled=hasattr(l, 'mixed_precision') or any('Precision' in type(o).__name__ for o in l.cbs)): out = l.model(b[0])
+            l.loss_func(out, *b[1:]).backward()
+            l.opt.step(); l.opt.zero_grad()
+            if turn: t.append((time.perf_counter()-start)/len(b[0]))
+    return [statistics.median(t) for t in took]
+
+def measure(name, data, seed, minutes):
+    "One row"
+    from ssd_fastai.callbacks import AverageWeights
+    t = TRIES[name]
+    train,valid = splits_of(data)
+    vocab = sorted({o for r in train for o in r.names})
+    size  = SETS[data][1]
+    make  = lambda t, recs: learner(t, recs, valid[:16], vocab, size, seed)
+    base,own = step_seconds([make({}, train[:32]), make(t, train[:32])]) if name!='base' else (1.,1.)
+    if t.get('progressive'): own = base*(0.7*0.55+0.3)        # a step at 0.7 of the side costs 0.55 or less
+    n = round(SETS[data][2]*minutes*base/own)
+    learn = make(t, order(train, n, seed))
+    cbs = [AverageWeights(), no_validation()] + ([progressive()] if t.get('progressive') else [])
+    start = time.perf_counter()
+    with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(1, t.get('lr', 2e-3), cbs=cbs)
+    took = time.perf_counter()-start
+    ev = learn.detector().evaluate(valid, score=0.01, iou=0.5, max_per_image=200, progress=False)
+    return dict(name=name, data=data, seed=seed, minutes=minutes, cost=round(own/base, 3), images=n, seconds=round(took), voc12=ev.voc12, coco=ev.coco, machine=machine())
+
+def no_validation():
+    from fastai.callback.core import Callback, CancelValidException
+    class No(Callback):
+        def before_validate(self): raise CancelValidException
+    return No()
+
+def table(rows):
+    "Each change beside the base: the mean difference of COCO AP over sets and seeds that both have"
+    at = {(o['name'],o['data'],o['seed'],o['minutes']):o for o in rows}
+    print(f'{"change":10} {"cost":>5}  ' + '  '.join(f'{d:>14}' for d in SETS) + '   mean COCO AP')
+    for name in dict.fromkeys(o['name'] for o in rows):
+        here = [o for o in rows if o['name']==name]
+        cells,diffs = [],[]
+        for d in SETS:
+            pairs = [(o, at[b]) for o in here if o['data']==d and (b := ('base',d,o['seed'],o['minutes'])) in at]
+            dc = [a['coco']-b['coco'] for a,b in pairs]
+            cells.append(f"{statistics.mean(dc):+.3f} {statistics.mean(a['voc12']-b['voc12'] for a,b in pairs):+.3f} ({len(dc)})" if pairs else '–')
+            if dc: diffs.append(statistics.mean(dc))
+        print(f"{name:10} {statistics.mean(o['cost'] for o in here):5.2f}  " + '  '.join(f'{o:>14}' for o in cells) + (f'   {statistics.mean(diffs):+.4f}' if diffs else ''))
+
+if __name__ == '__main__':
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('tries', nargs='*', help=', '.join(TRIES))
+    p.add_argument('--data', default=','.join(SETS))
+    p.add_argument('--seeds', default='42')
+    p.add_argument('--minutes', type=float, default=2)
+    p.add_argument('--table', action='store_true')
+    a = p.parse_args()
+    warnings.filterwarnings('ignore')
+    read = lambda: json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    for seed in map(int, a.seeds.split(',')):
+        for data in a.data.split(','):
+            for name in a.tries:
+                here = dict(name=name, data=data, seed=seed, minutes=a.minutes)
+                if any(all(o[k]==v for k,v in here.items()) for o in read()): continue
+                row = measure(**here)
+                write(RESULTS, json.dumps([*read(), row], indent=1)+'\n')   # read again: two of these may run
+                print({k:row[k] for k in ('name','data','seed','cost','images','seconds','voc12','coco')}, flush=True)
+    if a.table: table(read())
