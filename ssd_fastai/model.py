@@ -226,7 +226,8 @@ def _check_side(arch, size):
     "ValueError for images that a detector of torchvision cannot take"
     n = PRETRAINED[arch].multiple
     if any(o%n for o in size):
-        raise ValueError(f'{arch}: size {size[0]}×{size[1]}: give multiples of {n}, such as {PRETRAINED[arch].size}')
+        near = '×'.join(str(max(n, round(o/n)*n)) for o in size)
+        raise ValueError(f'{arch}: size {size[0]}×{size[1]}: give multiples of {n}, such as {near}')
 
 def _pretrained_config(arch, body, head, n_classes, size, prior):
     own = PRETRAINED[arch]
@@ -250,6 +251,7 @@ def _pretrained_ssd(arch, n_classes, size, pretrained, weights, prior):
     full = with_new_classes(full, arch, n_classes, _prior_bias(prior))
     return _put_together(arch, full, origin, False, n_classes, as_hw(size), prior)
 
+@torch.inference_mode(False)   # its weights can be trained, wherever it is made
 def coco_ssd(
     arch:str,     # a name in `PRETRAINED`
     weights=None, # file with the state dict of torchvision's model; None: COCO weights, downloaded by torchvision
@@ -274,6 +276,7 @@ def _check_ssd(head, encoding, n_classes, prior, heads, drop, width, depth):
     if not _whole_from(width, 1): raise ValueError(f'width={width!r}: give a whole number of channels, from 1')
     if not _whole_from(depth, 0): raise ValueError(f'depth={depth!r}: give a whole number of layers, from 0')
 
+@torch.inference_mode(False)   # its weights can be trained, wherever it is made
 def create_ssd(
     arch:str|Callable,        # a torchvision model (its name, or the function), a timm name, or a name in `PRETRAINED`
     n_classes:int,            # classes, the background (column 0) included: `len(dls.vocab)`
@@ -321,6 +324,7 @@ def size(self:SSD):
     return tuple(self.config['size']) if 'size' in self.config else None
 
 # %% ../nbs/44_model.ipynb #mdbuild2
+@torch.inference_mode(False)   # its weights can be trained, wherever it is made
 def build_ssd(
     config:dict,        # a model's `config`, also one that has been through JSON
     bodies:dict=BODIES, # the families of bodies
