@@ -121,8 +121,7 @@ def anchors_from_dict(
 # %% ../nbs/43_pretrained.ipynb #1c10868d
 def pretrained_network(arch, n_classes):
     "torchvision's detector without weights; all of its layers can be trained"
-    return tvm.get_model(arch, weights=None, weights_backbone=None, num_classes=n_classes,
-                         trainable_backbone_layers=PRETRAINED[arch].layers)
+    return tvm.get_model(arch, weights=None, weights_backbone=None, num_classes=n_classes)
 
 # %% ../nbs/43_pretrained.ipynb #96c57ac0
 class PretrainedBody(nn.Module):
@@ -224,7 +223,8 @@ def torchvision_detector(
     if weights is not None: full,origin = _load(arch, weights),f'file {Path(weights).name}'
     elif not pretrained:    full,origin = pretrained_network(arch, len(coco)),'none'
     else:
-        full   = download(lambda: tvm.get_model(arch, weights=enum, weights_backbone=None), arch, 'COCO')
+        layers = dict(trainable_backbone_layers=PRETRAINED[arch].layers)
+        full   = download(lambda: tvm.get_model(arch, weights=enum, weights_backbone=None, **layers), arch, 'COCO')
         origin = f'COCO (torchvision {enum.name})'
     return full, _names(_classes_in(full.state_dict(), arch), coco), origin
 
