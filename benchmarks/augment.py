@@ -4,7 +4,7 @@
 
 `batch` is the default, `augment='default'`; `each` is `augment=default_augment()`, the same zoom-out, crop, flip and colours as a list of transforms.
 """
-import argparse, json, os, time
+import argparse, json, os, random, time
 from pathlib import Path
 from statistics import mean
 
@@ -24,7 +24,8 @@ def measure(data, how, seed, epochs):
     train,valid = (read_split(DATA/folder, o, verbose=False) for o in ('train','val'))
     set_seed(seed, reproducible=True)
     augment = default_augment() if how=='each' else 'default'
-    dls   = DetectionDataLoaders.from_records(train[:n], valid, size=size, augment=augment, verify=False)
+    some  = type(train)(random.Random(0).sample(list(train), min(n, len(train))))
+    dls   = DetectionDataLoaders.from_records(some, valid, size=size, augment=augment, vocab=sorted({o for r in train for o in r.names}), verify=False)
     learn = ssd_learner(dls, 'tf_efficientnet_lite0')
     start = time.time()
     with learn.no_bar(), learn.no_logging(): learn.fine_tune(epochs)
