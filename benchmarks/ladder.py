@@ -30,6 +30,7 @@ from ssd_fastai.data import DetectionDataLoaders
 from ssd_fastai.detector import image_tensor
 from ssd_fastai.images import load_image
 from ssd_fastai.metrics import evaluate_detections
+from ssd_fastai.model import HEADS
 from ssd_fastai.nms import EVALUATION_THRESHOLDS
 from ssd_fastai.readers import read_voc
 from ssd_fastai.records import Detections
@@ -39,7 +40,7 @@ from ssd_fastai.detector import choose_precision
 from ssd_fastai.runs import learner_for, plan_stages, train_run
 
 WORK,RESULTS = ROOT/'runs'/'ladder',ROOT/'benchmarks'/'results'/'ladder.json'
-LR,WD = (inspect.signature(train_run).parameters[o].default for o in ('lr','wd'))   # what `ssd-train` does
+LR,WD = HEADS['fpn'].lr,inspect.signature(train_run).parameters['wd'].default   # what `ssd-train` does
 SEEDS = 1,2
 SETS  = dict(shapes=dict(size=128, bs=8, budget=60), bccd=dict(size=(256,320), bs=4, budget=120))
 

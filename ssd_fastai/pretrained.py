@@ -194,7 +194,7 @@ def _classes_in(state, arch):
     if bias is None: raise ValueError(f'it has no class layer of {arch}')
     return len(bias)//PretrainedAnchors(arch, 320).shapes_of_level[0]
 
-def _load(arch, weights):
+def _torchvision_with(arch, weights):
     "torchvision's detector with the weights of a file. ValueError unless they fit"
     state = read_weights(weights)
     try:
@@ -207,7 +207,7 @@ def _load(arch, weights):
     return full
 
 # %% ../nbs/43_pretrained.ipynb #b636dd5f
-def _names(n, coco):
+def _coco_names(n, coco):
     "The names of `n` classes, all different: COCO's where there are as many"
     if n!=len(coco): return ['#na#', *(f'class {i}' for i in range(1, n))]
     return ['#na#', *(f'{o} {i}' if o=='N/A' else o for i,o in enumerate(coco[1:], 1))]
@@ -220,13 +220,13 @@ def torchvision_detector(
     "torchvision's detector. WeightsUnavailable where COCO's cannot be had, ValueError for a file that does not fit"
     enum = tvm.get_model_weights(arch).DEFAULT
     coco = enum.meta['categories']
-    if weights is not None: full,origin = _load(arch, weights),f'file {Path(weights).name}'
+    if weights is not None: full,origin = _torchvision_with(arch, weights),f'file {Path(weights).name}'
     elif not pretrained:    full,origin = pretrained_network(arch, len(coco)),'none'
     else:
         layers = dict(trainable_backbone_layers=PRETRAINED[arch].layers)
         full   = download(lambda: tvm.get_model(arch, weights=enum, weights_backbone=None, **layers), arch, 'COCO')
         origin = f'COCO (torchvision {enum.name})'
-    return full, _names(_classes_in(full.state_dict(), arch), coco), origin
+    return full, _coco_names(_classes_in(full.state_dict(), arch), coco), origin
 
 # %% ../nbs/43_pretrained.ipynb #0c76378b
 @torch.no_grad()

@@ -21,7 +21,7 @@ LAYERS = dict(
     metrics=['records'], analysis=['metrics', 'draw', 'nms'],
     synth=[], folders=['formats', 'images'], readers=['folders'], splits=['readers'], data=['splits', 'cache', 'resize', 'augment', 'draw', 'tiles'], doctor=['splits', 'draw'],
     results=['readers'],
-    head=['anchors'], classic=['head', 'match', 'nms'], body=[], model=['head', 'classic', 'body'], alignment=['model', 'draw'],
+    head=['anchors'], classic=['head', 'match', 'nms'], body=[], pretrained=['anchors', 'body'], model=['head', 'classic', 'pretrained'], alignment=['model', 'draw'],
     detector=['model', 'nms', 'resize', 'images', 'tiles', 'metrics', 'analysis'], ceiling=['detector', 'metrics'],
     callbacks=['data', 'losses', 'detector', 'metrics'], files=['detector'], onnx=['files'], processes=[],
     learner=None, interpret=None, distributed=None, runs=None, video=['draw', 'files'], cli=None, app=None)
