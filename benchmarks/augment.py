@@ -4,13 +4,12 @@
 
 `batch` is the default, `augment='default'`; `each` is `augment=default_augment()`, the same zoom-out, crop, flip and colours as a list of transforms.
 """
-import argparse, json, os, random, time
+import argparse, json, random, time
 from pathlib import Path
 from statistics import mean
 
-from bccd import ROOT, machine, write
+from bccd import ROOT, SETS_AT, machine, write
 
-DATA    = Path(os.environ.get('SSD_FASTAI_DATA', ROOT/'../shared/data')).resolve()
 RESULTS = ROOT/'benchmarks'/'results'/'augment.json'
 SETS    = dict(bccd=('bccd/BCCD', (256,320), 205), neu=('neu', (224,224), 300))
 
@@ -21,7 +20,7 @@ def measure(data, how, seed, epochs):
     from ssd_fastai.learner import ssd_learner
     from ssd_fastai.readers import read_split
     folder,size,n = SETS[data]
-    train,valid = (read_split(DATA/folder, o, verbose=False) for o in ('train','val'))
+    train,valid = (read_split(SETS_AT/folder, o, verbose=False) for o in ('train','val'))
     set_seed(seed, reproducible=True)
     augment = default_augment() if how=='each' else 'default'
     some  = type(train)(random.Random(0).sample(list(train), min(n, len(train))))

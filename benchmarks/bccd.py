@@ -9,7 +9,8 @@ import json, os, platform, re, shlex, subprocess, sys, time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-DATA = Path(os.environ.get('SSD_FASTAI_DATA', ROOT/'../shared/data')).resolve()/'bccd'/'BCCD'
+SETS_AT = Path(os.environ.get('SSD_FASTAI_DATA', ROOT/'../shared/data')).resolve()
+DATA = SETS_AT/'bccd'/'BCCD'
 WORK,RESULTS = ROOT/'runs'/'readme',ROOT/'benchmarks'/'results'/'bccd.json'
 
 def machine():

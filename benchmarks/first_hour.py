@@ -9,9 +9,8 @@ digit.
 import csv, json, os, re, shlex, shutil, socket, subprocess, sys, time
 from pathlib import Path
 
-from bccd import ROOT, machine, write
+from bccd import DATA, ROOT, machine, write
 
-DATA    = Path(os.environ.get('SSD_FASTAI_DATA', ROOT/'../shared/data')).resolve()/'bccd'/'BCCD'
 WORK    = ROOT/'runs'/'first_hour'
 RESULTS = ROOT/'benchmarks'/'results'/'first_hour.json'
 SPLITS  = 'train','val','test'

@@ -6,12 +6,11 @@
 Each point is a training of the same number of steps (not epochs, not seconds), so that more images are not trained for longer. Everything else is the
 default of `ssd-train`. The images of a smaller training set are among those of a larger one. The test split is used once per model, with its final weights.
 """
-import argparse, json, os, tempfile
+import argparse, json, tempfile
 from pathlib import Path
 
-from bccd import ROOT, machine, write
+from bccd import ROOT, SETS_AT, machine, write
 
-DATA    = Path(os.environ.get('SSD_FASTAI_DATA', ROOT/'../shared/data')).resolve()
 RESULTS = ROOT/'benchmarks'/'results'/'how_many.json'
 SETS    = dict(bccd=('bccd/BCCD', (256,320), (25,50,100,205)), neu=('neu', (224,224), (25,50,100,200,400,800)))
 ARCH, BS, STEPS = 'tf_efficientnet_lite0', 4, 400
@@ -29,7 +28,7 @@ def measure(data, n, seed):
     from ssd_fastai.readers import read_split
     from ssd_fastai.runs import train_run
     folder,size,_ = SETS[data]
-    train,valid,test = (read_split(DATA/folder, o, verbose=False) for o in ('train','val','test'))
+    train,valid,test = (read_split(SETS_AT/folder, o, verbose=False) for o in ('train','val','test'))
     vocab = sorted({o for r in train for o in r.names})
     some  = subset(train, n, seed)
     make  = lambda: DetectionDataLoaders.from_records(some, valid[:16], size=size, bs=min(BS, n), vocab=vocab, verify=False, num_workers=0)

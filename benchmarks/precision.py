@@ -5,12 +5,11 @@
 A model for each set is trained for some epochs. Then the same images are evaluated with the plain network, with the one that `load_detector` prepares in
 float32 and bfloat16, from JPEGs that are read at a fraction where they are much larger than the input, in ONNX Runtime, and quantised to int8.
 """
-import json, os, time
+import json, time
 from pathlib import Path
 
-from bccd import ROOT, machine, write
+from bccd import ROOT, SETS_AT, machine, write
 
-DATA    = Path(os.environ.get('SSD_FASTAI_DATA', ROOT/'../shared/data')).resolve()
 RESULTS = ROOT/'benchmarks'/'results'/'precision.json'
 SETS    = dict(bccd=('bccd/BCCD', (256,320), 6), neu=('neu', (224,224), 2))
 
@@ -20,7 +19,7 @@ def model(data):
     from ssd_fastai.readers import read_split
     from ssd_fastai.runs import train_run
     folder,size,epochs = SETS[data]
-    train,valid = (read_split(DATA/folder, o, verbose=False) for o in ('train','val'))
+    train,valid = (read_split(SETS_AT/folder, o, verbose=False) for o in ('train','val'))
     out = ROOT/'runs'/'precision'/data
     if not (out/'model.safetensors').exists():
         train_run(lambda: DetectionDataLoaders.from_records(train, valid, size=size, verify=False), 'tf_efficientnet_lite0', out, epochs=epochs, weights='imagenet')

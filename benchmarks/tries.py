@@ -11,9 +11,9 @@ import argparse, json, os, statistics, time, warnings
 from functools import partial
 from pathlib import Path
 
-from bccd import ROOT, machine, write
+from bccd import ROOT, SETS_AT, machine, write
+from speed import NoValidation
 
-DATA    = Path(os.environ.get('SSD_FASTAI_DATA', ROOT/'../shared/data')).resolve()
 RESULTS = ROOT/'benchmarks'/'results'/'tries.json'
 ARCH    = 'tf_efficientnet_lite0'
 # where it lies, the size of the input, and how many images the base trains on per minute on two cores
@@ -24,7 +24,7 @@ def splits_of(data):
     from ssd_fastai.readers import read_split
     from ssd_fastai.synth import synth_voc
     folder = SETS[data][0]
-    path = DATA/folder if folder else synth_voc(ROOT/'runs'/'accuracy'/'shapes', n=1400, seed=42)
+    path = SETS_AT/folder if folder else synth_voc(ROOT/'runs'/'accuracy'/'shapes', n=1400, seed=42)
     return [read_split(path, o, verbose=False) for o in ('train','val')]
 
 def order(records, n, seed):
@@ -38,7 +38,7 @@ def order(records, n, seed):
 def quality_loss(kind, beta=2., alpha=0.75, **kwargs):
     "An `SSDLoss` whose positive anchors should score the IoU of their decoded box: quality focal ('qfl') or varifocal ('vfl')"
     import torch, torch.nn.functional as F
-    from ssd_fastai.losses import SSDLoss, _giou, _iou_hull
+    from ssd_fastai.losses import SSDLoss, _iou_hull
     from ssd_fastai.match import to_float32
     class QualityLoss(SSDLoss):
         def by_anchor(self, pred, boxes, labels, difficult=None):
@@ -146,21 +146,13 @@ def callback(f):
 
 def progressive(share=0.7, scale=0.7):
     "The first `share` of the training sees images at `scale` of their side"
-    import torch.nn.functional as F
+    import torch, torch.nn.functional as F
     def f(cb):
         if cb.pct_train>=share: return
         x = cb.xb[0]
         h,w = (32*max(1, round(o*scale/32)) for o in x.shape[-2:])
-        cb.learn.xb = (F.interpolate(x, (h,w), mode='bilinear', antialias=True).contiguous(memory_format=cb.torch.channels_last),) + tuple(cb.xb[1:])
-    import torch
-    cb = callback(f)
-    cb.torch = torch
-    return cb
-
-def no_decay(model):
-    "Parameter groups in which norms and biases have no weight decay: a splitter of twice as many groups"
-    from ssd_fastai.model import ssd_splitter
-    return [[p for p in g if (p.ndim>1)==w] for g in ssd_splitter(model) for w in (True,False)]
+        cb.learn.xb = (F.interpolate(x, (h,w), mode='bilinear', antialias=True).contiguous(memory_format=torch.channels_last),) + tuple(cb.xb[1:])
+    return callback(f)
 
 TRIES = dict(
     base     = {},
@@ -191,16 +183,14 @@ TRIES = dict(
 )
 
 # ------------------------------------------------------------------------------------------------ one training
-def fewer_shapes(dls, recipe, grids, n):
-    "A recipe of `n` of the six shapes of a cell, fitted to the training boxes"
-    from ssd_fastai.anchors import AnchorRecipe, fit_anchors
-    zooms = recipe.zooms[:1] if n<=3 else recipe.zooms
-    return fit_anchors(dls, AnchorRecipe((2.5,), recipe.ratios[:n]), grids=grids)
+def fewer_shapes(dls, n):
+    "A recipe of `n` shapes per cell, fitted to the training boxes"
+    from ssd_fastai.anchors import AnchorRecipe, DEFAULT_RECIPE, fit_anchors
+    return fit_anchors(dls, AnchorRecipe((2.5,), DEFAULT_RECIPE.ratios[:n]))
 
 def learner(t, train, valid, vocab, size, seed):
     "The learner of a try"
     from fastai.vision.all import set_seed
-    from ssd_fastai.anchors import DEFAULT_RECIPE
     from ssd_fastai.data import DetectionDataLoaders
     from ssd_fastai.detector import choose_precision
     from ssd_fastai.learner import ssd_learner
@@ -209,7 +199,7 @@ def learner(t, train, valid, vocab, size, seed):
     dls = DetectionDataLoaders.from_records(train, valid, size=size, bs=t.get('bs', 4), vocab=vocab, num_workers=0, verify=False, cache='ram', device='cpu')
     loss = t['loss']() if 'loss' in t else partial(SSDLoss, box=t.get('box', 'giou'), box_weight=t.get('box_weight', 2.))
     more = {k:t[k] for k in ('width','depth') if k in t}
-    if 'shapes' in t: more['recipe'] = fewer_shapes(dls, DEFAULT_RECIPE, None, t['shapes'])
+    if 'shapes' in t: more['recipe'] = fewer_shapes(dls, t['shapes'])
     more |= {k:t[k] for k in ('weights',) if k in t}
     learn = ssd_learner(dls, t.get('arch', ARCH), loss_func=loss, **more)
     if t.get('separable'):
@@ -248,18 +238,12 @@ def measure(name, data, seed, minutes):
     if t.get('progressive'): own = base*(0.7*0.55+0.3)        # a step at 0.7 of the side costs 0.55 or less
     n = round(SETS[data][2]*minutes*base/own)
     learn = make(t, order(train, n, seed))
-    cbs = [AverageWeights(), no_validation()] + ([progressive()] if t.get('progressive') else [])
+    cbs = [AverageWeights(), NoValidation()] + ([progressive()] if t.get('progressive') else [])
     start = time.perf_counter()
     with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(1, t.get('lr', 2e-3), cbs=cbs)
     took = time.perf_counter()-start
     ev = learn.detector().evaluate(valid, score=0.01, iou=0.5, max_per_image=200, progress=False)
     return dict(name=name, data=data, seed=seed, minutes=minutes, cost=round(own/base, 3), images=n, seconds=round(took), voc12=ev.voc12, coco=ev.coco, machine=machine())
-
-def no_validation():
-    from fastai.callback.core import Callback, CancelValidException
-    class No(Callback):
-        def before_validate(self): raise CancelValidException
-    return No()
 
 def table(rows):
     "Each change beside the base: the mean difference of COCO AP over sets and seeds that both have"

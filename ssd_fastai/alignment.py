@@ -146,10 +146,6 @@ def _model_input(model, img):
     return m, x.to(m.anchors.device), pic
 
 # %% ../nbs/46_alignment.ipynb #744cb99d
-def _per_cell(model):
-    "Number of anchors per cell, for each level"
-    return getattr(model, 'per_cell', None) or [len(model.anchors)//sum(h*w for h,w in model.grids)]*len(model.grids)
-
 @torch.no_grad()
 def score_maps(
     model:nn.Module, # an `SSD`; it is left as it is
@@ -160,7 +156,7 @@ def score_maps(
     m,x,_  = _model_input(model, img)
     scores = m(x)[0][0].sigmoid()
     if not 1<=label<scores.shape[1]: raise ValueError(f'label {label}: the model has classes 1 to {scores.shape[1]-1}')
-    rows   = [h*w*k for (h,w),k in zip(m.grids, _per_cell(m))]
+    rows   = [h*w*k for (h,w),k in zip(m.grids, m.per_cell)]
     return [o.view(h,w,-1).amax(-1).cpu() for o,(h,w) in zip(scores[:,label].split(rows), m.grids)]
 
 # %% ../nbs/46_alignment.ipynb #alshow02
@@ -189,7 +185,7 @@ def show_score_maps(
 def _row_at(model, row):
     "(level, y, x, shape) of a row of the output, counted from 0. ValueError for a row that is not there"
     i = row
-    for l,((h,w),k) in enumerate(zip(model.grids, _per_cell(model))):
+    for l,((h,w),k) in enumerate(zip(model.grids, model.per_cell)):
         if 0<=i<h*w*k: return l, i//(w*k), i//k%w, i%k
         i -= h*w*k
     raise ValueError(f'row {row}: the model has rows 0 to {len(model.anchors)-1}')

@@ -217,8 +217,7 @@ def _state_of(model):
     "What changes when the weights of `model` do"
     tensors = model.state_dict(keep_vars=True).values()
     last = next((o.detach().double().sum().item() for o in reversed(list(model.parameters()))), 0)
-    version = lambda o: 0 if o.is_inference() else o._version   # made in `torch.inference_mode()`: never changed
-    return [(o.data_ptr(), version(o), o.device) for o in tensors], last
+    return [(o.data_ptr(), o._version, o.device) for o in tensors], last
 
 @patch
 def _ready_view(self:Detector, how):

@@ -229,17 +229,18 @@ def _check_side(arch, size):
         near = '×'.join(str(max(n, round(o/n)*n)) for o in size)
         raise ValueError(f'{arch}: size {size[0]}×{size[1]}: give multiples of {n}, such as {near}')
 
-def _pretrained_config(arch, body, head, n_classes, size, prior):
-    own = PRETRAINED[arch]
-    return dict(arch=arch, n_classes=n_classes, size=list(size), head=head, encoding=own.encoding,
-                recipe=PretrainedAnchors(arch, size).to_dict(), drop=0., width=128, depth=1, prior=prior,
+def _config(body, n_classes, size, head, encoding, recipe, prior, drop=0., width=128, depth=1):
+    "What `build_ssd` needs to make a network again"
+    return dict(arch=body.arch, n_classes=n_classes, size=list(as_hw(size)), head=head, encoding=encoding,
+                recipe=recipe.to_dict(), drop=drop, width=width, depth=depth, prior=prior,
                 mean=list(body.mean), std=list(body.std), weights_from=body.weights_from)
 
 def _put_together(arch, full, origin, softmax, n_classes, size, prior):
     "The `SSD` of a detector of torchvision"
     _check_side(arch, size)
     body,head = pretrained_parts(full, arch, softmax, origin)
-    config = _pretrained_config(arch, body, 'torchvision_softmax' if softmax else 'torchvision', n_classes, size, prior)
+    config = _config(body, n_classes, size, 'torchvision_softmax' if softmax else 'torchvision',
+                     PRETRAINED[arch].encoding, PretrainedAnchors(arch, size), prior)
     try: return _assemble(body, config, HEADS, head)
     except RuntimeError:
         raise ValueError(f'{arch}: images of {size[0]}×{size[1]} are too small for its maps: '
@@ -310,9 +311,7 @@ def create_ssd(
     if recipe is None:   recipe   = _recipe_of(start) if start else kind.recipe
     if drop is None:     drop     = kind.drop
     body = make_body(arch, pretrained and not start, None if start else weights, bodies)
-    config = dict(arch=body.arch, n_classes=n_classes, size=list(as_hw(size)), head=head, encoding=encoding,
-                  recipe=recipe.to_dict(), drop=drop, width=width, depth=depth, prior=prior,
-                  mean=list(body.mean), std=list(body.std), weights_from=body.weights_from)
+    config = _config(body, n_classes, size, head, encoding, recipe, prior, drop, width, depth)
     model = _assemble(body, config, heads)
     if start: take_over(model, start, vocab)
     return model

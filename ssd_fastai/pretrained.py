@@ -238,10 +238,11 @@ def with_new_classes(
 )->nn.Module:       # torchvision's detector with the same weights, but in the class layers
     "Give a detector other classes"
     new  = pretrained_network(arch, n_classes)
-    mine = {id(p) for o in PretrainedHead(new.head).class_layers for p in o.parameters()}
+    layers = PretrainedHead(new.head).class_layers
+    mine = {id(p) for o in layers for p in o.parameters()}
     keep = {k for k,v in new.state_dict(keep_vars=True).items() if id(v) not in mine}
     new.load_state_dict({k:v for k,v in full.state_dict().items() if k in keep}, strict=False)
-    for o in PretrainedHead(new.head).class_layers:
+    for o in layers:
         nn.init.normal_(o.weight, std=0.01)
         nn.init.constant_(o.bias, bias)
     return new
