@@ -1,8 +1,10 @@
 """Side by side: this project, torchvision's detectors and Ultralytics' YOLO, each trained for the same wall-clock time on this machine, measured by one
 evaluator (`evaluate_detections`). Rows into benchmarks/results/accuracy.json as they finish, a table into benchmarks/results/accuracy.md.
 
-    python benchmarks/accuracy.py                         # 5 minutes of training each on BCCD, 2 on the drawn shapes
+    python benchmarks/accuracy.py                         # 5 minutes of training each on BCCD, NEU-DET, helmets and drawn shapes
     python benchmarks/accuracy.py --only resnet18 --data bccd --budget 900 --seeds 42,43,44
+    python benchmarks/accuracy.py --compare               # differences between finished rows, by paired bootstrap over the test images
+    PYTHONPATH=../old python benchmarks/accuracy.py --only lite0 --prefix before   # an earlier version of the package: "before-ours-lite0-imagenet"
     python benchmarks/accuracy.py --quick                 # does every system run? A few seconds each on 60 drawn images
 
 Finished rows are skipped unless their settings were changed here (--again measures them anew). The time is that of training alone: imports, reading,
@@ -13,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from statistics import mean
 
-from bccd import DATA as BCCD, ROOT, machine, write
+from bccd import ROOT, SETS_AT, machine, write
 
 WORK,RESULTS = ROOT/'runs'/'accuracy',ROOT/'benchmarks'/'results'
 EVAL = dict(score=0.01, iou=0.5, max_per_image=200)
@@ -23,7 +25,9 @@ ULTRALYTICS = 'ultralytics==8.4.190'
 # Chosen on the validation splits. A system's own entry for a data set goes before the data set's. `long`: from ten minutes on.
 RECIPES = dict(
     bccd   = dict(size=(256,320), bs=4,  lr=2e-3, augment='default', workers=None, seconds=300, long=dict(size=(320,416))),
-    shapes = dict(size=128,       bs=16, lr=5e-3, augment='flip',    workers=0,    seconds=120),
+    neu    = dict(size=(224,224), bs=4,  lr=2e-3, augment='default', workers=None, seconds=300),
+    helmet = dict(size=(320,320), bs=4,  lr=2e-3, augment='default', workers=None, seconds=300, long=dict(size=(416,416))),
+    shapes = dict(size=128,       bs=16, lr=5e-3, augment='flip',    workers=0,    seconds=300),
     quick  = dict(size=64,        bs=8,  lr=2e-3, augment='flip',    workers=0,    seconds=4))
 
 CLASSIC = dict(size=224)
@@ -59,8 +63,9 @@ def splits_of(data):
     "Records of train, val and test"
     from ssd_fastai.readers import read_voc
     from ssd_fastai.synth import synth_voc
-    if data == 'bccd' and not BCCD.is_dir(): raise ValueError(f'{BCCD} is missing: set SSD_FASTAI_DATA to the folder that holds bccd/BCCD')
-    path = BCCD if data == 'bccd' else synth_voc(WORK/data, n=1400 if data == 'shapes' else 60, seed=42)
+    real = SETS_AT/('bccd/BCCD' if data == 'bccd' else data)
+    if data not in ('shapes', 'quick') and not real.is_dir(): raise ValueError(f'{real} is missing: set SSD_FASTAI_DATA to the folder that holds it')
+    path = real if real.is_dir() else synth_voc(WORK/data, n=1400 if data == 'shapes' else 60, seed=42)
     return {o:read_voc(path, o, verbose=False) for o in ('train', 'val', 'test')}
 
 # ------------------------------------------------------------------------------------------------ this project
@@ -122,9 +127,9 @@ def train(learn, r, epochs, c):
     if r['kind'] == 'post': return learn.fit(epochs, defaults.lr, cbs=[AverageWeights(0), c])   # 0: no averaging
     learn.fit_one_cycle(epochs, r['lr'], cbs=[AverageWeights(), c])
 
-def evaluate(learn, records, r):
-    "By the detector; the post by its own way to hand out scores"
-    if r['kind'] == 'ours': return learn.detector().evaluate(records, progress=False, **EVAL)
+def found_by(learn, records, r):
+    "Detections of our detector; of the post, which hands out scores in its own way, an `Evaluation`"
+    if r['kind'] == 'ours': return learn.detector().detect([o.file for o in records], **EVAL)
     from ladder import measure
     return measure(learn, records)['last']
 
@@ -136,14 +141,15 @@ def run_ours(splits, vocab, r, budget, seed, out):
     learn,c = learner(splits, r),clock(budget.get('seconds'))
     with learn.no_bar(), learn.no_logging(): train(learn, r, epochs, c)
     log = dict(planned=epochs, images=c.images, seconds=c.past, weights=learn.model.config['weights_from'])
-    return log, {o:evaluate(learn, splits[o], r) for o in ('val', 'test')}
+    return log, {o:found_by(learn, splits[o], r) for o in ('val', 'test')}
 
 # ------------------------------------------------------------------------------------------------ the others
-def measured(dets, records, vocab, r):
+def measured(dets, records, vocab, system):
     "The one evaluator"
     from ssd_fastai.metrics import evaluate_detections
     from ssd_fastai.nms import Thresholds
-    return evaluate_detections(dets, records, vocab, Thresholds(**EVAL), source=r['model'])
+    if hasattr(dets, 'rows'): return dets   # an `Evaluation` already
+    return evaluate_detections(dets, records, vocab, Thresholds(**EVAL), source=system)
 
 def has_bf16():
     "Is bfloat16 worth a try here? A peer then takes it if its own steps are faster so"
@@ -158,8 +164,7 @@ def run_torchvision(splits, vocab, r, budget, seed, out):
     model = tv.build(r['model'], len(vocab), r['size'], **EVAL)
     ds  = tv.Cache(splits['train'], vocab, tv.AUGMENT[r['augment']]())
     log = tv.train(model, ds, r['bs'], r['lr'], r['opt'], device=device, bf16=has_bf16(), **budget)
-    found = {o:tv.found(model, splits[o], vocab, device) for o in ('val', 'test')}
-    return dict(log, weights='none'), {o:measured(d, splits[o], vocab, r) for o,d in found.items()}
+    return dict(log, weights='none'), {o:tv.found(model, splits[o], vocab, device) for o in ('val', 'test')}
 
 def yolo_python():
     "A python with Ultralytics: an environment of its own that borrows torch and the rest from this one"
@@ -203,62 +208,105 @@ def run_yolo(splits, vocab, r, budget, seed, out, python=None):
     if done.returncode: raise RuntimeError(f'YOLO ended with {done.returncode}: see {out}/output.txt')
     log = json.loads((out/'log.json').read_text())
     ids = {o:i for i,o in enumerate(vocab) if i}
-    found = {o:read_detections(out/f'{o}.json', splits[o], vocab, ids) for o in ('val', 'test')}
-    return dict(log, weights='none'), {o:measured(d, splits[o], vocab, r) for o,d in found.items()}
+    return dict(log, weights='none'), {o:read_detections(out/f'{o}.json', splits[o], vocab, ids) for o in ('val', 'test')}
 
 RUNNERS = dict(ours=run_ours, post=run_ours, torchvision=run_torchvision, yolo=run_yolo)
 
 # ------------------------------------------------------------------------------------------------ rows and table
-def measure(system, data, budget, seed, python):
+def kept_at(system, data, budget, seed):
+    "Where the detections on the test images are kept"
+    return WORK/f'{system}-{data}-{words(budget).replace(" ", "")}-{seed}'/'found.json'
+
+def keep(dets, file):
+    "Write boxes, classes and scores of each image"
+    if hasattr(dets, 'rows'): return
+    write(file, json.dumps([[o.boxes.tolist(), o.labels.tolist(), o.scores.tolist()] for o in dets]))
+
+def measure(system, data, budget, seed, python, prefix):
     "One row"
     from ssd_fastai.readers import make_vocab
     r,splits = recipe_of(system, data, budget),splits_of(data)
-    out = WORK/f'{system}-{data}-{seed}'
+    name = '-'.join([*([prefix] if prefix else []), system])
+    kept,vocab = kept_at(name, data, budget, seed),make_vocab(splits['train'])
+    out = kept.parent
     out.mkdir(parents=True, exist_ok=True)
     run = partial(run_yolo, python=python) if r['kind'] == 'yolo' else RUNNERS[r['kind']]
-    log,evs = run(splits, make_vocab(splits['train']), r, budget, seed, out)
+    log,found = run(splits, vocab, r, budget, seed, out)
+    keep(found['test'], kept)
+    evs = {o:measured(d, splits[o], vocab, name) for o,d in found.items()}
     n,t = log['images'],log['seconds']
     log.update(passes=round(n/len(splits['train']), 1), seconds=round(t, 1), images_per_second=round(n/t, 1))
-    figures = {o:dict(**{f:getattr(e, f) for f in ('voc12', 'coco', 'voc07')}, per_class={k:c['voc12'] for k,c in e.rows.items()}, counts=e.counts)
+    figures = {o:dict(**{f:getattr(e, f) for f in ('voc12', 'coco', 'voc07')}, per_class={k:c['voc12'] for k,c in e.rows.items()}, counts=e.counts,
+                      **({'interval':{f:e.interval(f) for f in ('voc12', 'coco')}} if hasattr(e, 'interval') else {}))
                for o,e in evs.items()}
-    return dict(system=system, data=data, budget=budget, seed=seed, **log, **figures, recipe=r, protocol=evs['test'].protocol, machine=device())
+    return dict(system=name, data=data, budget=budget, seed=seed, **log, **figures, recipe=r, protocol=evs['test'].protocol, machine=device())
+
+def differences(rows):
+    "Each system beside our best start, with the same seed: paired bootstrap over the test images"
+    from ssd_fastai.analysis import compare
+    from ssd_fastai.readers import make_vocab
+    from ssd_fastai.records import Detections
+    def evaluation(o):
+        splits = splits_of(o['data'])
+        vocab,test = make_vocab(splits['train']),splits['test']
+        read = json.loads(kept_at(o['system'], o['data'], o['budget'], o['seed']).read_text())
+        return measured([Detections(*d, vocab, r.size) for d,r in zip(read, test)], test, vocab, o['system'])
+    there = [o for o in rows if kept_at(o['system'], o['data'], o['budget'], o['seed']).exists()]
+    for data,budget,seed in dict.fromkeys((o['data'], words(o['budget']), o['seed']) for o in there):
+        here = [o for o in there if (o['data'], words(o['budget']), o['seed']) == (data, budget, seed)]
+        ours = [o for o in here if o['system'].startswith('ours')]
+        if not ours: continue
+        best = max(ours, key=lambda o: o['val']['coco'])
+        a = evaluation(best)
+        for o in here:
+            if o is best: continue
+            b = evaluation(o)
+            for form in ('voc12', 'coco'):
+                c = compare(b, a, form, allow=('source',))
+                yield dict(data=data, budget=budget, seed=seed, ours=best['system'], other=o['system'], form=form, difference=c.difference,
+                           interval=c.interval, wins=c.wins)
 
 def words(budget): return f"{budget['seconds']:g} s" if 'seconds' in budget else f"{budget['epochs']} passes"
 
-def spread(xs):
-    "Mean, and from where to where if there are several"
-    return f'{mean(xs):.3f}' + (f' ({min(xs):.3f}–{max(xs):.3f})' if len(xs) > 1 else '')
+def spread(group, split, form):
+    "Mean over the seeds, from where to where if there are several, and half of the 95 % interval over images"
+    xs   = [o[split][form] for o in group]
+    half = [(b-a)/2 for o in group if 'interval' in o[split] for a,b in [o[split]['interval'][form]]]
+    return f'{mean(xs):.3f}' + (f' ± {mean(half):.3f}' if half else '') + (f' ({min(xs):.3f}–{max(xs):.3f})' if len(xs) > 1 else '')
 
 def side(s): return f'{s[0]}×{s[1]}' if isinstance(s, (list, tuple)) else str(s)
 
 def table(rows):
     "Markdown: a table for each data set and budget, best first by COCO AP on val"
-    text = ['# Side by side', '', 'Made by `python benchmarks/accuracy.py`; what each row means stands in `../README.md`.', '']
+    text = ['# Side by side', '', 'Made by `python benchmarks/accuracy.py`; what each row means stands in `../README.md`. After ±: half of the 95 % bootstrap interval over',
+            'the images of the split. In brackets: the lowest and highest of several seeds.', '']
     for key in dict.fromkeys((o['machine'], o['data'], words(o['budget'])) for o in rows):
         here = [o for o in rows if (o['machine'], o['data'], words(o['budget'])) == key]
         text += [f'## {key[1]}, {key[2]} of training, {key[0]}', '',
                  '| system | start | input | passes | images/s | AP50 val | COCO val | AP50 test | COCO test | seeds |', '|---'*10+'|']
         groups = [[o for o in here if o['system'] == s] for s in dict.fromkeys(o['system'] for o in here)]
         for g in sorted(groups, key=lambda g: -mean(o['val']['coco'] for o in g)):
-            of = lambda *ks: [o[ks[0]] if len(ks) == 1 else o[ks[0]][ks[1]] for o in g]
+            of = lambda k: [o[k] for o in g]
             start = 'random' if g[0]['weights'] == 'none' else 'ImageNet'
             text += [' | '.join([f"| {g[0]['system']}", start, side(g[0]['recipe']['size']), f"{mean(of('passes')):.0f}", f"{mean(of('images_per_second')):.0f}",
-                                 *(spread(of(s, f)) for s in ('val', 'test') for f in ('voc12', 'coco')), f'{len(g)} |'])]
+                                 *(spread(g, s, f) for s in ('val', 'test') for f in ('voc12', 'coco')), f'{len(g)} |'])]
         text += ['']
     return '\n'.join(text)
 
 def key(o): return o['system'], o['data'], words(o['budget']), o['seed'], o['machine']
 
-def finished(rows, here, budget):
+def finished(rows, here, recipe):
     "Is this row there, measured with today's settings?"
-    r = json.loads(json.dumps(recipe_of(*here[:2], budget)))
+    r = json.loads(json.dumps(recipe))
     return any(key(o) == here and o['recipe'] == r for o in rows)
 
 def arguments():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--only', default='', help='systems that contain one of these words, commas between')
-    p.add_argument('--data', default='bccd,shapes', help='bccd, shapes or both')
-    p.add_argument('--budget', type=float, help='seconds of training; by default 300 on bccd, 120 on shapes')
+    p.add_argument('--data', default='bccd,neu,helmet,shapes', help='bccd, neu, helmet, shapes')
+    p.add_argument('--budget', type=float, help='seconds of training; by default 300')
+    p.add_argument('--compare', action='store_true', help='train nothing: write the differences between finished rows')
+    p.add_argument('--prefix', default='', help='put before the names of the systems, for another version of the package')
     p.add_argument('--passes', type=int, help='train for so many passes over the training set instead')
     p.add_argument('--seeds', default='42', help='e.g. 42,43,44')
     p.add_argument('--all', action='store_true', help='without a GPU as well: what needs one to be compared fairly')
@@ -285,10 +333,12 @@ def device():
 def main(a):
     file,failed = (WORK if a.quick else RESULTS)/'accuracy.json',[]
     rows = json.loads(file.read_text()) if file.exists() and not a.quick else []
+    if a.compare: return write(RESULTS/'differences.json', json.dumps(list(differences(rows)), indent=1)+'\n')
     for system,data,budget,seed in jobs(a):
-        here = (system, data, words(budget), seed, device())
-        if finished(rows, here, budget) and not a.again: print('done before:', *here); continue
-        try: row = measure(*here[:2], budget, seed, a.yolo_python)
+        name = '-'.join([*([a.prefix] if a.prefix else []), system])
+        here = (name, data, words(budget), seed, device())
+        if finished(rows, here, recipe_of(system, data, budget)) and not a.again: print('done before:', *here); continue
+        try: row = measure(system, data, budget, seed, a.yolo_python, a.prefix)
         except Exception: traceback.print_exc(); failed.append(here); continue
         rows = [o for o in rows if key(o) != here] + [row]
         write(file, json.dumps(rows, indent=1)+'\n')

@@ -1,10 +1,11 @@
 """What would make the default better? Changes tried one at a time beside it, on four validation splits.
 
-    python benchmarks/tries.py base width64 …       # rows into benchmarks/results/tries.json
-    python benchmarks/tries.py --table              # what is there
+    python benchmarks/tries.py --costs base width64 …   # first, with nothing else running: what a step costs
+    python benchmarks/tries.py base width64 …           # then the trainings; rows into benchmarks/results/tries.json
+    python benchmarks/tries.py --table                  # what is there
 
-Every change gets the same computing time as `base`: a few steps of both take turns before the training, and a change whose step costs 0.7 of the
-base's trains on 1/0.7 of its images. So it does not matter how busy the machine is, and two of these can run side by side (OMP_NUM_THREADS=1).
+Every change gets the same computing time as `base`: `--costs` lets steps of both take turns, and a change whose step costs 0.7 of the base's trains on
+1/0.7 of its images. So the trainings may share the machine: two of them side by side (OMP_NUM_THREADS=1) take less time than one after the other.
 `--minutes` is what the base's images take on two quiet cores (see SETS). AP is measured on the validation split; the test splits are not touched.
 """
 import argparse, json, os, statistics, time, warnings
@@ -135,14 +136,13 @@ def separable(head):
         for i,o in enumerate(branch):
             if isinstance(o, nn.Sequential): branch[i] = of(o)
 
-def callback(f):
-    "A callback that calls `f(self)` before each training batch"
+def callback(f, event='before_batch'):
+    "A callback that calls `f(self)` at an event of the training"
     from fastai.callback.core import Callback
-    class Before(Callback):
+    class When(Callback):
         order = 30
-        def before_batch(self):
-            if self.training: f(self)
-    return Before()
+    setattr(When, event, lambda self: f(self) if self.training else None)
+    return When()
 
 def progressive(share=0.7, scale=0.7):
     "The first `share` of the training sees images at `scale` of their side"
@@ -151,8 +151,28 @@ def progressive(share=0.7, scale=0.7):
         if cb.pct_train>=share: return
         x = cb.xb[0]
         h,w = (32*max(1, round(o*scale/32)) for o in x.shape[-2:])
-        cb.learn.xb = (F.interpolate(x, (h,w), mode='bilinear', antialias=True).contiguous(memory_format=torch.channels_last),) + tuple(cb.xb[1:])
+        small = F.interpolate(x.as_subclass(torch.Tensor), (h,w), mode='bilinear', antialias=True)
+        cb.learn.xb = (small.contiguous(memory_format=torch.channels_last), *cb.xb[1:])
     return callback(f)
+
+def frozen_norms():
+    "The batch norms of the body keep the statistics they came with"
+    from torch import nn
+    def f(cb):
+        for o in cb.model.body.modules():
+            if isinstance(o, nn.BatchNorm2d): o.eval()
+    return callback(f, 'before_train')
+
+def plain_end(share=0.2):
+    "The last `share` of the training sees the images as they are"
+    from ssd_fastai.augment import BatchAugment
+    def f(cb):
+        if cb.pct_train<1-share: return
+        to = cb.dls.train.before_batch.fs[0].to
+        to.augment = BatchAugment(zoom_out=0, crop=0, flip=0.5, colour=0)
+    return callback(f)
+
+CALLBACKS = dict(progressive=progressive, frozen_norms=frozen_norms, plain_end=plain_end)
 
 TRIES = dict(
     base     = {},
@@ -171,7 +191,14 @@ TRIES = dict(
     diou     = dict(box='diou'),
     box1     = dict(box_weight=1.),
     box4     = dict(box_weight=4.),
-    progress = dict(progressive=True),
+    progress = dict(cbs=['progressive']),
+    frozenbn = dict(cbs=['frozen_norms']),
+    plainend = dict(cbs=['plain_end']),
+    slice3   = dict(slice=3),
+    slice10  = dict(slice=10),
+    pct10    = dict(pct_start=0.1),
+    mild     = dict(augment=dict(zoom_out=0.15, crop=0.25)),
+    strong   = dict(augment=dict(zoom_out=0.5, side=2., crop=0.7, min_scale=0.4)),
     atss     = dict(loss=partial(matched_loss, atss)),
     atss1    = dict(loss=partial(matched_loss, atss), shapes=1),
     atss1q   = dict(loss=partial(matched_loss, atss, partial(quality_loss, 'qfl', alpha=None, gamma=2.)), shapes=1),
@@ -191,12 +218,15 @@ def fewer_shapes(dls, n):
 def learner(t, train, valid, vocab, size, seed):
     "The learner of a try"
     from fastai.vision.all import set_seed
+    from ssd_fastai.augment import BatchAugment
     from ssd_fastai.data import DetectionDataLoaders
     from ssd_fastai.detector import choose_precision
     from ssd_fastai.learner import ssd_learner
     from ssd_fastai.losses import SSDLoss
     set_seed(seed, reproducible=True)
-    dls = DetectionDataLoaders.from_records(train, valid, size=size, bs=t.get('bs', 4), vocab=vocab, num_workers=0, verify=False, cache='ram', device='cpu')
+    augment = BatchAugment(**t['augment']) if 'augment' in t else 'default'
+    dls = DetectionDataLoaders.from_records(train, valid, size=size, bs=t.get('bs', 4), augment=augment, vocab=vocab, num_workers=0, verify=False,
+                                            cache='ram', device='cpu')
     loss = t['loss']() if 'loss' in t else partial(SSDLoss, box=t.get('box', 'giou'), box_weight=t.get('box_weight', 2.))
     more = {k:t[k] for k in ('width','depth') if k in t}
     if 'shapes' in t: more['recipe'] = fewer_shapes(dls, t['shapes'])
@@ -210,54 +240,79 @@ def learner(t, train, valid, vocab, size, seed):
     how = choose_precision('auto', dls.device, training=True)
     return learn if how=='float32' else getattr(learn, f'to_{how}')()
 
-def step_seconds(learns, steps=6):
-    "Seconds per image of each learner's training step, in turns; the learners are not used afterwards"
-    took = [[] for _ in learns]
-    batches = [l.dls.train.one_batch() for l in learns]
-    for l in learns: l.create_opt()
-    for turn in range(steps+1):
-        for l,b,t in zip(learns, batches, took):
-            start = time.perf_counter()
-            l.model.train()
-            import torch
-            with torch.autocast('cpu', torch.bfloat16, enabled=hasattr(l, 'mixed_precision') or any('Precision' in type(o).__name__ for o in l.cbs)): out = l.model(b[0])
-            l.loss_func(out, *b[1:]).backward()
-            l.opt.step(); l.opt.zero_grad()
-            if turn: t.append((time.perf_counter()-start)/len(b[0]))
-    return [statistics.median(t) for t in took]
-
-def measure(name, data, seed, minutes):
-    "One row"
+def fit(learn, t, *cbs):
+    "One cycle over the training set as it is"
     from ssd_fastai.callbacks import AverageWeights
-    t = TRIES[name]
+    lr  = t.get('lr', 2e-3)
+    lr  = slice(lr/t['slice'], lr) if 'slice' in t else lr
+    cbs = [AverageWeights(), NoValidation(), *(CALLBACKS[o]() for o in t.get('cbs', ())), *cbs]
+    with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(1, lr, pct_start=t.get('pct_start', 0.25), cbs=cbs)
+
+def step_seconds(learn, t):
+    "Median time per image of a step, data and augmentation included, in a short fit"
+    times = []
+    fit(learn, t, callback(lambda cb: times.append(time.perf_counter()), 'after_batch'))
+    return statistics.median(b-a for a,b in zip(times, times[1:]))/learn.dls.train.bs
+
+def maker(t, data, seed=42):
+    "A function that makes the learner of a try for some training records; and the splits"
     train,valid = splits_of(data)
     vocab = sorted({o for r in train for o in r.names})
-    size  = SETS[data][1]
-    make  = lambda t, recs: learner(t, recs, valid[:16], vocab, size, seed)
-    base,own = step_seconds([make({}, train[:32]), make(t, train[:32])]) if name!='base' else (1.,1.)
-    if t.get('progressive'): own = base*(0.7*0.55+0.3)        # a step at 0.7 of the side costs 0.55 or less
-    n = round(SETS[data][2]*minutes*base/own)
-    learn = make(t, order(train, n, seed))
-    cbs = [AverageWeights(), NoValidation()] + ([progressive()] if t.get('progressive') else [])
+    return lambda records: learner(t, records, valid[:16], vocab, SETS[data][1], seed), train, valid
+
+def cost(name, data, turns=3):
+    "How much longer a step takes than the base's: both in turns"
+    both,ratios = ({}, TRIES[name]),[]
+    learns = [make(order(train, 48, 0)) for t in both for make,train,_ in [maker(t, data)]]
+    for _ in range(turns+1): ratios.append([step_seconds(l, t) for l,t in zip(learns, both)])
+    base,own = (statistics.median(o[i] for o in ratios[1:]) for i in (0,1))
+    if 'progressive' in TRIES[name].get('cbs', ()): own = 0.7*own+0.3*base     # the short fits: 0.7 of their steps are small
+    return dict(name=name, data=data, seconds=round(own, 5), cost=round(own/base, 3), machine=machine())
+
+def measure(name, data, seed, minutes, costs):
+    "One row"
+    t = TRIES[name]
+    here = [o['cost'] for o in costs if o['name']==name and o['data']==data]
+    if not here and name!='base': raise SystemExit(f'{name} on {data}: measure --costs first')
+    make,train,valid = maker(t, data, seed)
+    n = round(SETS[data][2]*minutes/(here[0] if here else 1))
+    learn = make(order(train, n, seed))
     start = time.perf_counter()
-    with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(1, t.get('lr', 2e-3), cbs=cbs)
+    fit(learn, t)
     took = time.perf_counter()-start
     ev = learn.detector().evaluate(valid, score=0.01, iou=0.5, max_per_image=200, progress=False)
-    return dict(name=name, data=data, seed=seed, minutes=minutes, cost=round(own/base, 3), images=n, seconds=round(took), voc12=ev.voc12, coco=ev.coco, machine=machine())
+    return dict(name=name, data=data, seed=seed, minutes=minutes, images=n, seconds=round(took), voc12=ev.voc12, coco=ev.coco, machine=machine())
 
-def table(rows):
-    "Each change beside the base: the mean difference of COCO AP over sets and seeds that both have"
-    at = {(o['name'],o['data'],o['seed'],o['minutes']):o for o in rows}
-    print(f'{"change":10} {"cost":>5}  ' + '  '.join(f'{d:>14}' for d in SETS) + '   mean COCO AP')
-    for name in dict.fromkeys(o['name'] for o in rows):
-        here = [o for o in rows if o['name']==name]
-        cells,diffs = [],[]
-        for d in SETS:
-            pairs = [(o, at[b]) for o in here if o['data']==d and (b := ('base',d,o['seed'],o['minutes'])) in at]
-            dc = [a['coco']-b['coco'] for a,b in pairs]
-            cells.append(f"{statistics.mean(dc):+.3f} {statistics.mean(a['voc12']-b['voc12'] for a,b in pairs):+.3f} ({len(dc)})" if pairs else '–')
-            if dc: diffs.append(statistics.mean(dc))
-        print(f"{name:10} {statistics.mean(o['cost'] for o in here):5.2f}  " + '  '.join(f'{o:>14}' for o in cells) + (f'   {statistics.mean(diffs):+.4f}' if diffs else ''))
+def table(rows, costs):
+    "Each change beside the base: the mean difference of COCO AP and AP50 over the sets and seeds that both have"
+    at  = {(o['name'],o['data'],o['seed'],o['minutes']):o for o in rows}
+    for minutes in sorted({o['minutes'] for o in rows}):
+        print(f'{minutes:g} minutes: COCO AP and AP50 beside the base (seeds)')
+        print(f'{"change":10} {"cost":>5}  ' + '  '.join(f'{d:>18}' for d in SETS) + '   mean')
+        for name in dict.fromkeys(o['name'] for o in rows):
+            cells,diffs = [],[]
+            for d in SETS:
+                pairs = [(o, at[b]) for o in rows if (o['name'],o['data'],o['minutes'])==(name,d,minutes) and (b := ('base',d,o['seed'],minutes)) in at]
+                of = lambda k: statistics.mean(a[k]-b[k]*(name!='base') for a,b in pairs)
+                cells.append(f"{of('coco'):+.3f} {of('voc12'):+.3f} ({len(pairs)})" if pairs else '–')
+                if pairs: diffs.append((of('coco'), of('voc12')))
+            if not diffs: continue
+            c = [o['cost'] for o in costs if o['name']==name]
+            print(f"{name:10} {statistics.mean(c) if c else 1:5.2f}  " + '  '.join(f'{o:>18}' for o in cells)
+                  + '   {:+.4f} {:+.4f}'.format(*(statistics.mean(o) for o in zip(*diffs))))
+
+def read():
+    "What has been measured"
+    return json.loads(RESULTS.read_text()) if RESULTS.exists() else dict(costs=[], rows=[])
+
+def add(kind, row):
+    "Write one more; the file is read again, since two of these may run"
+    found = read()
+    found[kind].append(row)
+    write(RESULTS, json.dumps(found, indent=1)+'\n')
+    print({k:v for k,v in row.items() if k!='machine'}, flush=True)
+
+def known(kind, here): return any(all(o[k]==v for k,v in here.items()) for o in read()[kind])
 
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -265,16 +320,19 @@ if __name__ == '__main__':
     p.add_argument('--data', default=','.join(SETS))
     p.add_argument('--seeds', default='42')
     p.add_argument('--minutes', type=float, default=2)
+    p.add_argument('--costs', action='store_true', help='measure what steps cost, nothing else')
     p.add_argument('--table', action='store_true')
     a = p.parse_args()
     warnings.filterwarnings('ignore')
-    read = lambda: json.loads(RESULTS.read_text()) if RESULTS.exists() else []
-    for seed in map(int, a.seeds.split(',')):
-        for data in a.data.split(','):
+    sets = a.data.split(',')
+    if a.costs:
+        for data in sets:
             for name in a.tries:
-                here = dict(name=name, data=data, seed=seed, minutes=a.minutes)
-                if any(all(o[k]==v for k,v in here.items()) for o in read()): continue
-                row = measure(**here)
-                write(RESULTS, json.dumps([*read(), row], indent=1)+'\n')   # read again: two of these may run
-                print({k:row[k] for k in ('name','data','seed','cost','images','seconds','voc12','coco')}, flush=True)
-    if a.table: table(read())
+                if not known('costs', dict(name=name, data=data)): add('costs', cost(name, data))
+    else:
+        for seed in map(int, a.seeds.split(',')):
+            for name in a.tries:
+                for data in sets:
+                    here = dict(name=name, data=data, seed=seed, minutes=a.minutes)
+                    if not known('rows', here): add('rows', measure(**here, costs=read()['costs']))
+    if a.table: table(**read())
