@@ -269,13 +269,20 @@ def cost(name, data, turns=3):
     if 'progressive' in TRIES[name].get('cbs', ()): own = 0.7*own+0.3*base     # the short fits: 0.7 of their steps are small
     return dict(name=name, data=data, seconds=round(own, 5), cost=round(own/base, 3), machine=machine())
 
+FREE = {'lr', 'slice', 'pct_start', 'augment', 'box', 'box_weight'}   # these do not change what a step costs
+
+def cost_of(name, data, costs):
+    "What was measured on this set, or else on others"
+    if set(TRIES[name])<=FREE or TRIES[name].get('cbs')==['plain_end']: return 1.
+    own = [o for o in costs if o['name']==name]
+    if not own: raise SystemExit(f'{name}: measure --costs first')
+    return statistics.mean(o['cost'] for o in [o for o in own if o['data']==data] or own)
+
 def measure(name, data, seed, minutes, costs):
     "One row"
     t = TRIES[name]
-    here = [o['cost'] for o in costs if o['name']==name and o['data']==data]
-    if not here and name!='base': raise SystemExit(f'{name} on {data}: measure --costs first')
     make,train,valid = maker(t, data, seed)
-    n = round(SETS[data][2]*minutes/(here[0] if here else 1))
+    n = round(SETS[data][2]*minutes/cost_of(name, data, costs))
     learn = make(order(train, n, seed))
     start = time.perf_counter()
     fit(learn, t)
@@ -297,8 +304,7 @@ def table(rows, costs):
                 cells.append(f"{of('coco'):+.3f} {of('voc12'):+.3f} ({len(pairs)})" if pairs else '–')
                 if pairs: diffs.append((of('coco'), of('voc12')))
             if not diffs: continue
-            c = [o['cost'] for o in costs if o['name']==name]
-            print(f"{name:10} {statistics.mean(c) if c else 1:5.2f}  " + '  '.join(f'{o:>18}' for o in cells)
+            print(f"{name:10} {statistics.mean(cost_of(name, d, costs) for d in SETS):5.2f}  " + '  '.join(f'{o:>18}' for o in cells)
                   + '   {:+.4f} {:+.4f}'.format(*(statistics.mean(o) for o in zip(*diffs))))
 
 def read():
