@@ -38,7 +38,7 @@ SYSTEMS = {
     'ours-resnet18':       dict(kind='ours', arch='resnet18', weights='none'),
     'ours-resnet34':       dict(kind='ours', arch='resnet34', weights='none'),
     'ours-classic-head':      dict(kind='ours', arch='resnet34', weights='none', head='classic', bccd=CLASSIC, shapes=CLASSIC, quick=dict(size=128)),
-    'ours-lite0-imagenet': dict(kind='ours', arch='tf_efficientnet_lite0', weights='imagenet', precision='float32', workers=0),
+    'ours-lite0-imagenet': dict(kind='ours', arch='tf_efficientnet_lite0', weights='imagenet'),
     'post-as-it-was':      dict(kind='post', arch='resnet34', weights='none', head='classic', encoding='tanh', precision='float32', optimiser='Adam',
                                 bccd=CLASSIC, shapes=CLASSIC, quick=dict(size=128)),
     'tv-ssdlite320':       dict(SSDLITE, quick=dict(size=128)),
@@ -46,7 +46,7 @@ SYSTEMS = {
     'yolo11n':             dict(YOLO, model='yolo11n.yaml', shapes=dict(size=128, bs=16), quick=dict(size=64)),
     'yolo26n':             dict(YOLO, model='yolo26n.yaml', shapes=dict(size=128, bs=16), quick=dict(size=64)),
     'tv-ssd300':           dict(kind='torchvision', model='ssd300_vgg16', augment='ssd', size=300, bs=8, lr=1e-3, opt='sgd', gpu=True,
-                                quick=dict(size=128, bs=2)),
+                                quick=dict(bs=2)),
     'tv-retinanet':        dict(kind='torchvision', model='retinanet_resnet50_fpn_v2', augment='hflip', size=320, bs=8, lr=1e-4, opt='adamw', gpu=True,
                                 quick=dict(size=64, bs=2)),
 }
@@ -332,8 +332,8 @@ def device():
 
 def main(a):
     file,failed = (WORK if a.quick else RESULTS)/'accuracy.json',[]
-    rows = json.loads(file.read_text()) if file.exists() and not a.quick else []
-    if a.compare: return write(RESULTS/'differences.json', json.dumps(list(differences(rows)), indent=1)+'\n')
+    rows = json.loads(file.read_text()) if file.exists() and (a.compare or not a.quick) else []
+    if a.compare: return write(file.with_name('differences.json'), json.dumps(list(differences(rows)), indent=1)+'\n')
     for system,data,budget,seed in jobs(a):
         name = '-'.join([*([a.prefix] if a.prefix else []), system])
         here = (name, data, words(budget), seed, device())

@@ -279,6 +279,7 @@ SECTIONS['start'] = start
 def step(runs):
     "A fit as `ssd_learner` and `ssd-train` run it (data, network, loss, optimiser, averaged weights) beside forward and backward of its body alone"
     import tempfile, torch
+    from ssd_fastai.callbacks import DepthwiseInFloat32
     from ssd_fastai.data import DetectionDataLoaders
     from ssd_fastai.detector import choose_precision
     from ssd_fastai.learner import ssd_learner
@@ -295,7 +296,7 @@ def step(runs):
                 def alone():
                     body.train()
                     for _ in range(len(dls.train)):
-                        with torch.autocast('cpu', torch.bfloat16, enabled=how=='bf16'): maps = body(x)
+                        with torch.autocast('cpu', torch.bfloat16, enabled=how=='bf16'), DepthwiseInFloat32(): maps = body(x)
                         sum(o.float().mean() for o in maps).backward()
                         body.zero_grad(set_to_none=True)
                 def fit():

@@ -136,6 +136,13 @@ def separable(head):
         for i,o in enumerate(branch):
             if isinstance(o, nn.Sequential): branch[i] = of(o)
 
+def freeze(learn, names):
+    "Freeze what the map of stride 8 depends on and has a name that begins like this; its batch norm keeps its statistics"
+    early = {id(o) for o in learn.model.body.groups()[0]}
+    learn.create_opt()
+    for n,p in learn.model.body.named_parameters():
+        if id(p) in early and n.startswith(names): p.requires_grad_(False)
+
 def callback(f, event='before_batch'):
     "A callback that calls `f(self)` at an event of the training"
     from fastai.callback.core import Callback
@@ -197,6 +204,8 @@ TRIES = dict(
     slice3   = dict(slice=3),
     slice10  = dict(slice=10),
     pct10    = dict(pct_start=0.1),
+    freeze8  = dict(frozen=('net.',)),
+    freeze4  = dict(frozen=('net.conv_stem', 'net.bn1', 'net.blocks.0', 'net.blocks.1')),
     mild     = dict(augment=dict(zoom_out=0.15, crop=0.25)),
     strong   = dict(augment=dict(zoom_out=0.5, side=2., crop=0.7, min_scale=0.4)),
     atss     = dict(loss=partial(matched_loss, atss)),
@@ -237,6 +246,7 @@ def learner(t, train, valid, vocab, size, seed):
         separable(learn.model.head)
         learn.model.to(memory_format=torch.channels_last)
     learn.unfreeze()
+    if 'frozen' in t: freeze(learn, t['frozen'])
     how = choose_precision('auto', dls.device, training=True)
     return learn if how=='float32' else getattr(learn, f'to_{how}')()
 
