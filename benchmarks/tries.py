@@ -206,6 +206,16 @@ TRIES = dict(
     pct10    = dict(pct_start=0.1),
     freeze8  = dict(frozen=('net.',)),
     freeze4  = dict(frozen=('net.conv_stem', 'net.bn1', 'net.blocks.0', 'net.blocks.1')),
+    f8w64    = dict(frozen=('net.',), width=64),
+    f8qfl    = dict(frozen=('net.',), costs_as='freeze8', loss=partial(quality_loss, 'qfl', alpha=None, gamma=2.)),
+    f8end    = dict(frozen=('net.',), costs_as='freeze8', cbs=['plain_end']),
+    f8mild   = dict(frozen=('net.',), costs_as='freeze8', augment=dict(zoom_out=0.15, crop=0.25)),
+    f8norm   = dict(frozen=('net.',), costs_as='freeze8', cbs=['frozen_norms']),
+    f8lr3    = dict(frozen=('net.',), costs_as='freeze8', lr=3e-3),
+    f8lr1    = dict(frozen=('net.',), costs_as='freeze8', lr=1e-3),
+    f8slice  = dict(frozen=('net.',), costs_as='freeze8', slice=3),
+    f8bs8    = dict(frozen=('net.',), bs=8),
+    f8coco   = dict(frozen=('net.',), arch='mobilenet_v2', weights=os.environ.get('MOBILENET', 'mobilenet_v2_coco.pth')),
     mild     = dict(augment=dict(zoom_out=0.15, crop=0.25)),
     strong   = dict(augment=dict(zoom_out=0.5, side=2., crop=0.7, min_scale=0.4)),
     atss     = dict(loss=partial(matched_loss, atss)),
@@ -284,6 +294,7 @@ FREE = {'lr', 'slice', 'pct_start', 'augment', 'box', 'box_weight'}   # these do
 def cost_of(name, data, costs):
     "What was measured on this set, or else on others"
     if set(TRIES[name])<=FREE or TRIES[name].get('cbs')==['plain_end']: return 1.
+    name = TRIES[name].get('costs_as', name)
     own = [o for o in costs if o['name']==name]
     if not own: raise SystemExit(f'{name}: measure --costs first')
     return statistics.mean(o['cost'] for o in [o for o in own if o['data']==data] or own)
