@@ -152,9 +152,10 @@ class DepthwiseInFloat32(TorchFunctionMode):
 
     @staticmethod
     def is_slow(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
-        "Is it depthwise, and is its gradient slow in bfloat16?"
+        "Is it depthwise, and will its gradient be asked for, and be slow in bfloat16?"
+        if groups==1 or weight.shape[1]>1 or not (input.requires_grad or weight.requires_grad): return False
         strides = stride if isinstance(stride, (tuple,list)) else [stride]
-        return groups>1 and weight.shape[1]==1 and (max(weight.shape[2:])>3 or max(strides)>1)
+        return max(weight.shape[2:])>3 or max(strides)>1
 
     @staticmethod
     def exact(input, weight, bias=None, *args, **kwargs):
