@@ -293,8 +293,8 @@ FREE = {'lr', 'slice', 'pct_start', 'augment', 'box', 'box_weight'}   # these do
 
 def cost_of(name, data, costs):
     "What was measured on this set, or else on others"
-    if set(TRIES[name])<=FREE or TRIES[name].get('cbs')==['plain_end']: return 1.
     name = TRIES[name].get('costs_as', name)
+    if set(TRIES[name])<=FREE or TRIES[name].get('cbs')==['plain_end']: return 1.
     own = [o for o in costs if o['name']==name]
     if not own: raise SystemExit(f'{name}: measure --costs first')
     return statistics.mean(o['cost'] for o in [o for o in own if o['data']==data] or own)

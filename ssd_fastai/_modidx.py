@@ -1608,6 +1608,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'ssd_fastai.runs._evaluated': ('runs.html#_evaluated', 'ssd_fastai/runs.py'),
                                  'ssd_fastai.runs._finish_run': ('runs.html#_finish_run', 'ssd_fastai/runs.py'),
                                  'ssd_fastai.runs._fit_stages': ('runs.html#_fit_stages', 'ssd_fastai/runs.py'),
+                                 'ssd_fastai.runs._from_detector': ('runs.html#_from_detector', 'ssd_fastai/runs.py'),
                                  'ssd_fastai.runs._in_all_processes': ('runs.html#_in_all_processes', 'ssd_fastai/runs.py'),
                                  'ssd_fastai.runs._is_number': ('runs.html#_is_number', 'ssd_fastai/runs.py'),
                                  'ssd_fastai.runs._is_real': ('runs.html#_is_real', 'ssd_fastai/runs.py'),

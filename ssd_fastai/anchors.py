@@ -443,6 +443,7 @@ def fit_anchors(
     method=None,              # how images are brought to that size, see `Fit`; None: the DataLoaders', or 'squish'
     grids:list=None,          # sizes of the feature maps, finest first, as `model.grids`; None: `anchor_grids(size)`
     reach:float=1.5,          # how far a level's zooms may leave the recipe's range, as a factor, 1 and up
+    least:float=0.,           # keep `recipe` where the mean best IoU rises by less than this, 0–1
 )->AnchorRecipe:              # the fitted recipe, or `recipe` where that is no better
     "Fit zooms and ratios to training boxes, for `ssd_learner(recipe=)`; prints the gain. ValueError without objects"
     recipe = recipe or DEFAULT_RECIPE
@@ -451,7 +452,8 @@ def fit_anchors(
     if not 1<=reach<math.inf: raise ValueError(f'reach {reach}: give a factor of 1 or more')
     grids = anchor_grids(size) if grids is None else [_as_grid(o) for o in grids]
     new,was,now = _fitted(dls, recipe, size, method, grids, reach)
+    if now.mean_iou-was.mean_iou<least: new = recipe
     print(f'{len(was):,} objects, {recipe.k} anchors per cell: mean best IoU {was.mean_iou:.3f} → {now.mean_iou:.3f}, '
           f'anchors cover {was.recall:.1%} → {now.recall:.1%} of the training boxes at IoU 0.5'
-          + (': no gain, so the recipe is kept' if new is recipe else ''))
+          + (f': {"too small a" if least else "no"} gain, so the recipe is kept' if new is recipe else ''))
     return new

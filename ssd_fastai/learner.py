@@ -32,7 +32,8 @@ from .resize import Fit
 class SSDLearner(Learner):
     "A `Learner` for detection: results are `Detections` in pixels of the original images"
     detector: None; detect: None; evaluate: None; choose_threshold: None; tta: None; plot_losses: None
-    fine_tune: None; freeze_early: None; fit_one_cycle: None; fit_unfreezing: None; lr_find: None; save: None; to_fp16: None; to_bf16: None
+    fine_tune: None; freeze_early: None; fit_one_cycle: None; fit_unfreezing: None; lr_find: None
+    save: None; to_fp16: None; to_bf16: None
     @delegates(Learner.__init__, but='dls,model,loss_func')
     def __init__(self,
         dls,             # `DetectionDataLoaders`
@@ -498,8 +499,8 @@ def ssd_learner(
     if model.taken: print(model.taken)
     if dls.device.type == 'cpu': model.to(memory_format=torch.channels_last)   # faster there
     kind = head_kind(model.config)
-    if recipe is None and kind.fit_recipe and not model.taken:
-        model.set_recipe(fit_anchors(dls, model.recipe, grids=model.grids))
+    if recipe is None and kind.fit_recipe:   # a trained head gets other anchors only where they fit much better
+        model.set_recipe(fit_anchors(dls, model.recipe, grids=model.grids, least=0.03 if model.taken else 0.))
     loss_func = loss_func or partial(SSDLoss, box=kind.box_loss, box_weight=kind.box_weight)
     if isinstance(loss_func, (type,partial)): loss_func = loss_func(model)
     if getattr(loss_func, 'model', model) is not model:

@@ -18,7 +18,7 @@ import numpy as np
 from fastai.vision.all import *
 from fastcore.imports import IN_NOTEBOOK
 
-from .anchors import AnchorRecipe
+from .anchors import AnchorRecipe, fit_anchors
 from .body import WeightsUnavailable, detector_weights
 from .callbacks import *
 from .data import *
@@ -28,7 +28,7 @@ from .draw import new_axes, show_once, show_pairs
 from .files import load_detector, save_detector, whole_file, write_whole
 from .learner import *
 from .metrics import Evaluation
-from .model import take_over
+from .model import head_kind, take_over
 from .pretrained import PRETRAINED, pretrained_name
 from .records import plural
 from .processes import all_gather, join_processes, leave_processes, lock_file, rank_and_size, run_on_rank0
@@ -310,6 +310,14 @@ def _start_recipe(start):
     "The anchors of a detector to start from; None where its file states none"
     with suppress(KeyError, TypeError, ValueError): return AnchorRecipe.from_dict(start.config['recipe'])
 
+def _from_detector(make, start, dls, say, recipe=None, **kwargs):
+    "The learner that goes on from detector `start`"
+    learn = make(pretrained=False, recipe=recipe or _start_recipe(start), **kwargs)
+    say(take_over(learn.model, start, dls.vocab))
+    if recipe is None and head_kind(learn.model.config).fit_recipe:
+        learn.model.set_recipe(fit_anchors(dls, learn.model.recipe, grids=learn.model.grids, least=0.03))
+    return learn
+
 def learner_for(
     dls,            # `DetectionDataLoaders`
     arch,           # body: a torchvision or timm name
@@ -318,19 +326,17 @@ def learner_for(
     **kwargs        # of `ssd_learner`
 )->SSDLearner:
     "`ssd_learner` for a run. `WeightsUnavailable`, a `ValueError`, where 'imagenet' weights are not available"
-    make = partial(ssd_learner, dls, arch, **kwargs)
-    if weights == 'none': return make(pretrained=False)
+    make = partial(ssd_learner, dls, arch)
+    if weights == 'none': return make(pretrained=False, **kwargs)
     if weights not in ('auto', 'imagenet'):
         start = detector_weights(weights)
-        if start is None: return make(weights=weights)
-        learn = make(pretrained=False, **{'recipe':_start_recipe(start), **kwargs})
-        say(take_over(learn.model, start, dls.vocab))
-        return learn
-    try: return make(pretrained=True)
+        if start is None: return make(weights=weights, **kwargs)
+        return _from_detector(make, start, dls, say, **kwargs)
+    try: return make(pretrained=True, **kwargs)
     except WeightsUnavailable as e:
         if weights == 'imagenet': raise
         say(f'no pretrained weights for {arch} here: starting from random ones ({e})')
-        return make(pretrained=False)
+        return make(pretrained=False, **kwargs)
 
 # %% ../nbs/58_runs.ipynb #30fa9fea
 class EpochLines(Callback):
@@ -857,9 +863,8 @@ def train_run(
     done,state = run_on_rank0(_begin_run, run, resume)
     if done: return
     set_seed(seed, reproducible=True)
-    dls   = make_dls()
-    learn,how = _make_learner(dls, arch, weights, precision, run, keep=='best' or patience, wd=wd, **kwargs)
-    start = run_on_rank0(_weights_from, learn, frozen)
+    learn,how = _make_learner(make_dls(), arch, weights, precision, run, keep=='best' or patience, wd=wd, **kwargs)
+    start,dls = run_on_rank0(_weights_from, learn, frozen),learn.dls
     info  = dict(weights=start, seed=seed, arch=str(arch), epochs=epochs)
     run.time = TimePlan(minutes, begin) if minutes else None
     run.args = _run_args(dls, {**info, 'lr':lr, 'frozen':frozen, 'lr_mult':lr_mult, 'wd':wd, **kwargs, 'keep':keep,
