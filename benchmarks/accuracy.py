@@ -81,7 +81,7 @@ def learner(splits, r):
                                             path=WORK, verify=False)
     kwargs = {**{k:r[k] for k in ('head', 'encoding') if k in r}, **(dict(opt_func=Adam) if r.get('optimiser') == 'Adam' else {})}
     learn = learner_for(dls, r['arch'], r['weights'], wd=0.01, path=WORK, **kwargs)
-    getattr(learn, 'freeze_early', learn.unfreeze)()   # earlier versions train everything
+    learn.unfreeze()
     if r['kind'] == 'post':
         from ladder import put_mistakes
         put_mistakes(learn, frozenset())

@@ -69,8 +69,7 @@ CHANGES = [
     ('flip',       '',    'horizontal flips'),
     ('average',    '',    'a moving average of the weights'),
     ('giou',       '',    'GIoU box loss with weight 2, not L1 of the corners'),
-    ('augment',    '',    'the default augmentation, not flips alone'),
-    ('early',      '',    'the early body stays as ImageNet made it: this is the default'),
+    ('augment',    '',    'the default augmentation, not flips alone: this is the default'),
     ('frozen',     '',    'beyond the default: the body frozen for the first sixth of the epochs'),
 ]
 NAMES = [o for o,*_ in CHANGES]
@@ -96,12 +95,11 @@ def rungs():
     return runs
 
 def cells():
-    "The runs on BCCD: three from random weights, four from ImageNet's"
+    "The runs on BCCD: three from random weights, three from ImageNet's"
     cured = frozenset(o for o,code,_ in CHANGES if code and o not in ('levels','encoding'))
     lite  = lambda name,says,start: Run('bccd', TODAY, ((name,says,'own'),), 'tf_efficientnet_lite0', start)
     return [Run('bccd', frozenset(), (('post','the post as it is','last'),)), Run('bccd', cured, (('cured','the post, its mistakes cured','own'),)),
-            Run('bccd', TODAY, (('default','today\'s default','own'),)), lite('lite0-early','ImageNet weights, all but the early body at one rate, as ssd-train does','all'),
-            replace(lite('lite0-all','ImageNet weights, everything at one rate','all'), on=TODAY-{'early'}),
+            Run('bccd', TODAY, (('default','today\'s default','own'),)), lite('lite0-all','ImageNet weights, all at once with one rate, as ssd-train does','all'),
             lite('lite0-frozen','ImageNet weights, the body frozen for the first sixth of the epochs','frozen'),
             lite('lite0-unfreezing','ImageNet weights, fit_unfreezing with discriminative rates','unfreezing')]
 
@@ -182,8 +180,7 @@ def plan(run, epochs):
     if run.start=='unfreezing':
         a,b = round(epochs*0.2),round(epochs*0.3)
         return [(2,a,LR), (1,b,LR), (0,epochs-a-b,LR)]
-    early = int('early' in run.on and run.start!='random')
-    return plan_stages(epochs, LR, round(epochs/6) or int(epochs>1) if run.start=='frozen' else 0, early=early)
+    return plan_stages(epochs, LR, round(epochs/6) or int(epochs>1) if run.start=='frozen' else 0)
 
 def fit(run, learn, epochs, cbs=()):
     cbs = [NoValid(), *cbs, AverageWeights() if 'average' in run.on else AverageWeights(0)]

@@ -1055,8 +1055,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'ssd_fastai.learner.SSDLearner.fit': ('learner.html#ssdlearner.fit', 'ssd_fastai/learner.py'),
                                     'ssd_fastai.learner.SSDLearner.fit_unfreezing': ( 'learner.html#ssdlearner.fit_unfreezing',
                                                                                       'ssd_fastai/learner.py'),
-                                    'ssd_fastai.learner.SSDLearner.freeze_early': ( 'learner.html#ssdlearner.freeze_early',
-                                                                                    'ssd_fastai/learner.py'),
                                     'ssd_fastai.learner.SSDLearner.get_preds': ( 'learner.html#ssdlearner.get_preds',
                                                                                  'ssd_fastai/learner.py'),
                                     'ssd_fastai.learner.SSDLearner.lr_find': ('learner.html#ssdlearner.lr_find', 'ssd_fastai/learner.py'),

@@ -32,8 +32,7 @@ from .resize import Fit
 class SSDLearner(Learner):
     "A `Learner` for detection: results are `Detections` in pixels of the original images"
     detector: None; detect: None; evaluate: None; choose_threshold: None; tta: None; plot_losses: None
-    fine_tune: None; freeze_early: None; fit_one_cycle: None; fit_unfreezing: None; lr_find: None
-    save: None; to_fp16: None; to_bf16: None
+    fine_tune: None; fit_one_cycle: None; fit_unfreezing: None; lr_find: None; save: None; to_fp16: None; to_bf16: None
     @delegates(Learner.__init__, but='dls,model,loss_func')
     def __init__(self,
         dls,             # `DetectionDataLoaders`
@@ -397,30 +396,23 @@ def lr_find(self:SSDLearner,
             raise
         finally: self.model_dir = was
 
-# %% ../nbs/52_learner.ipynb #672e5b4a
-@patch
-def freeze_early(self:SSDLearner):
-    "Train all but the first group of parameters if the body is pretrained, and everything if it is not"
-    start = getattr(self.model, 'config', {}).get('weights_from', 'none')
-    self.freeze_to(int(start!='none' and len(self.splitter(self.model))>1))
-
 # %% ../nbs/52_learner.ipynb #dc69c9f7
 @patch
 @explained
 @delegates(Learner.fit_one_cycle, but='n_epoch,lr_max')
 def fine_tune(self:SSDLearner,
-    epochs,          # epochs in which the late body and the head train; what is not pretrained trains too
+    epochs,          # epochs in which everything trains
     base_lr=None,    # top learning rate of the head; None: the learner's
     freeze_epochs=0, # epochs before them with a frozen body
     lr_mult=3,       # after these, rate of the head divided by that of the body's first layers
     **kwargs
 ):
-    "Train in one cycle, see `freeze_early`, or after `freeze_epochs` with a frozen body. ValueError for wrong numbers"
+    "Train everything in one cycle, or after `freeze_epochs` with a frozen body. ValueError for numbers out of range"
     if base_lr is None: base_lr = self.lr
     if freeze_epochs:
         self.freeze()
         self.fit_one_cycle(freeze_epochs, base_lr, **kwargs)
-    self.freeze_early()
+    self.unfreeze()
     self.fit_one_cycle(epochs, slice(base_lr/lr_mult, base_lr) if freeze_epochs else base_lr, **kwargs)
 
 # %% ../nbs/52_learner.ipynb #0a019932

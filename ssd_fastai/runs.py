@@ -297,13 +297,12 @@ def plan_stages(
     lr:float,         # top learning rate of the head
     frozen:int=0,     # number of first epochs with a frozen body
     lr_mult:float=3,  # rate of the head divided by that of the body's first layers, once the body trains too
-    early:int=0,      # number of parameter groups that never train: 1 where the body is pretrained
 )->list:              # of (number of frozen parameter groups, epochs, rate or slice of rates)
     "The stages of a training. `ValueError` where no epoch is left in which the body trains"
-    if not frozen: return [(early, epochs, lr)]
+    if not frozen: return [(0, epochs, lr)]
     if not 0 < frozen < epochs:
         raise ValueError(f'frozen={frozen}: the body must train too, so give fewer than all {epochs} epochs')
-    return [(2, frozen, lr), (early, epochs-frozen, slice(lr/lr_mult, lr))]
+    return [(2, frozen, lr), (0, epochs-frozen, slice(lr/lr_mult, lr))]
 
 # %% ../nbs/58_runs.ipynb #2920d499
 def _start_recipe(start):
@@ -569,7 +568,7 @@ def measure_time(
     "Time some steps, a validation, a checkpoint, and the evaluation of some images"
     weights,numbers = {k:v.clone() for k,v in learn.model.state_dict().items()},random_state(learn.dls)
     watch,scratch = TimeSteps(plan.total/50),RunFolder(run.path/'checkpoints/timing')
-    learn.freeze_early()   # as in the training: steps with a frozen body are faster
+    learn.unfreeze()   # steps with a frozen body are faster
     cbs = [AverageWeights(), FiniteLoss(), Checkpoint(scratch, 0), watch]
     with learn.removed_cbs([o for o in learn.cbs if _sits_out(o)]), learn.no_logging(): learn.fit(2, 1e-5, cbs=cbs)
     plan.step,plan.between = watch.step,watch.between
@@ -708,8 +707,7 @@ def _fit_stages(learn, run, stages, state, keep='last', patience=None, log=None)
         run.over = False
         learn.freeze_to(frozen)
         n = f'{epochs} epoch' + 's'*(epochs!=1)
-        what = ('everything trains', 'all but the early body trains', 'body frozen')[frozen]
-        run.say(f'stage {i+1} of {len(stages)}: {n}, {what}')
+        run.say(f'stage {i+1} of {len(stages)}: {n}, {"body frozen" if frozen else "everything trains"}')
         more = [*_stage_cbs(run, stages, i, keep, patience), *log_callbacks(log, run), *epoch_lines(run)]
         learn.fit_one_cycle(epochs, lr, start_epoch=at, cbs=[
             AverageWeights(), FiniteLoss(len(run.history)-at), *more, Checkpoint(run, i, here)])
@@ -877,8 +875,7 @@ def train_run(
     with run.explain_errors(dls.train.bs):
         with _in_all_processes(learn, size, seed):
             if minutes: info['epochs'] = _plan_time(learn, run, records, state)
-            stages = plan_stages(info['epochs'], lr, frozen, lr_mult, early=int(start!='none'))
-            _fit_stages(learn, run, stages, state, keep, patience, log)
+            _fit_stages(learn, run, plan_stages(info['epochs'], lr, frozen, lr_mult), state, keep, patience, log)
         leave_processes()
         if run.is_rank0 and keep == 'best': take_best(learn, run)
         if run.is_rank0: return _finish_run(learn, run, records, info)
