@@ -36,10 +36,16 @@ def order(records, n, seed):
     return type(records)(res[:n])
 
 # ------------------------------------------------------------------------------------------------ the changes
+def pair_iou(a, b):
+    "IoU [N] of boxes [N,4] xyxy with boxes [N,4]"
+    import torch
+    inter = (torch.min(a[:,2:], b[:,2:])-torch.max(a[:,:2], b[:,:2])).clamp(min=0).prod(1)
+    return inter/(sum((o[:,2:]-o[:,:2]).prod(1) for o in (a,b))-inter).clamp(min=1e-7)
+
 def quality_loss(kind, beta=2., alpha=0.75, **kwargs):
     "An `SSDLoss` whose positive anchors should score the IoU of their decoded box: quality focal ('qfl') or varifocal ('vfl')"
     import torch, torch.nn.functional as F
-    from ssd_fastai.losses import SSDLoss, _iou_hull
+    from ssd_fastai.losses import SSDLoss
     from ssd_fastai.match import to_float32
     class QualityLoss(SSDLoss):
         def by_anchor(self, pred, boxes, labels, difficult=None):
@@ -50,7 +56,7 @@ def quality_loss(kind, beta=2., alpha=0.75, **kwargs):
             m = self.model
             with torch.no_grad():
                 found = m.coder.decode(offsets[b,a], m.anchors[a], m.cells[a])
-                q = _iou_hull(found, boxes.as_subclass(torch.Tensor)[b,idx[b,a]])[0].clamp(0, 1)
+                q = pair_iou(found, boxes.as_subclass(torch.Tensor)[b,idx[b,a]])
             x = logits[b,a]                                        # [n,C]
             own = F.one_hot(target[b,a], x.shape[1])[:,1:].bool()
             x = x[:,1:]
@@ -71,14 +77,14 @@ def atss(model, k=9):
     "Assignment by statistics (ATSS, Zhang et al. 2020), in place of `match_anchors`"
     import torch
     from ssd_fastai.boxes import to_xyxy
-    from ssd_fastai.match import _anchor_iou
+    from torchvision.ops import box_iou
     def match(anchors, boxes, labels, difficult=None, pos=None, neg=None):
         boxes,labels = boxes.as_subclass(torch.Tensor).float(),labels.as_subclass(torch.Tensor).long()
         (B,M),A = labels.shape,len(anchors)
         if 0 in (B,M): return labels.new_zeros(B,A), labels.new_zeros(B,A)
         real = labels>0
         boxes = torch.where(real[...,None], boxes, 0)
-        iou  = torch.cat([_anchor_iou(to_xyxy(o), boxes) for o in anchors.split(2**18)], 2)          # [B,M,A]
+        iou  = torch.stack([box_iou(o, to_xyxy(anchors)) for o in boxes]).nan_to_num(0.)             # [B,M,A]
         ctr  = (boxes[...,:2]+boxes[...,2:])/2
         far  = torch.cdist(ctr.flatten(0,1)[None], anchors[None,:,:2])[0].view(B,M,A)
         near = torch.zeros_like(iou, dtype=torch.bool)
