@@ -222,11 +222,10 @@ def keep(dets, file):
     if hasattr(dets, 'rows'): return
     write(file, json.dumps([[o.boxes.tolist(), o.labels.tolist(), o.scores.tolist()] for o in dets]))
 
-def measure(system, data, budget, seed, python, prefix):
-    "One row"
+def measure(name, system, data, budget, seed, python):
+    "One row, under this name"
     from ssd_fastai.readers import make_vocab
     r,splits = recipe_of(system, data, budget),splits_of(data)
-    name = '-'.join([*([prefix] if prefix else []), system])
     kept,vocab = kept_at(name, data, budget, seed),make_vocab(splits['train'])
     out = kept.parent
     out.mkdir(parents=True, exist_ok=True)
@@ -335,10 +334,10 @@ def main(a):
     rows = json.loads(file.read_text()) if file.exists() and (a.compare or not a.quick) else []
     if a.compare: return write(file.with_name('differences.json'), json.dumps(list(differences(rows)), indent=1)+'\n')
     for system,data,budget,seed in jobs(a):
-        name = '-'.join([*([a.prefix] if a.prefix else []), system])
+        name = f'{a.prefix}-{system}'.lstrip('-')
         here = (name, data, words(budget), seed, device())
         if finished(rows, here, recipe_of(system, data, budget)) and not a.again: print('done before:', *here); continue
-        try: row = measure(system, data, budget, seed, a.yolo_python, a.prefix)
+        try: row = measure(name, system, data, budget, seed, a.yolo_python)
         except Exception: traceback.print_exc(); failed.append(here); continue
         rows = [o for o in rows if key(o) != here] + [row]
         write(file, json.dumps(rows, indent=1)+'\n')

@@ -10,23 +10,15 @@ Every change gets the same computing time as `base`: `--costs` lets steps of bot
 """
 import argparse, json, os, statistics, time, warnings
 from functools import partial
-from pathlib import Path
 
-from bccd import ROOT, SETS_AT, machine, write
+from accuracy import splits_of
+from bccd import ROOT, machine, write
 from speed import NoValidation
 
 RESULTS = ROOT/'benchmarks'/'results'/'tries.json'
 ARCH    = 'tf_efficientnet_lite0'
-# where it lies, the size of the input, and how many images the base trains on per minute on two cores
-SETS = dict(bccd=('bccd/BCCD', (256,320), 1200), neu=('neu', (224,224), 1900), helmet=('helmet', (320,320), 950), shapes=(None, (128,128), 5000))
-
-def splits_of(data):
-    "Records of train and val"
-    from ssd_fastai.readers import read_split
-    from ssd_fastai.synth import synth_voc
-    folder = SETS[data][0]
-    path = SETS_AT/folder if folder else synth_voc(ROOT/'runs'/'accuracy'/'shapes', n=1400, seed=42)
-    return [read_split(path, o, verbose=False) for o in ('train','val')]
+# the size of the input, and how many images the base trains on per minute on two cores
+SETS = dict(bccd=((256,320), 1200), neu=((224,224), 1900), helmet=((320,320), 950), shapes=((128,128), 5000))
 
 def order(records, n, seed):
     "`n` records: the training set over and over, each time in another order"
@@ -282,9 +274,10 @@ def step_seconds(learn, t):
 
 def maker(t, data, seed=42):
     "A function that makes the learner of a try for some training records; and the splits"
-    train,valid = splits_of(data)
+    splits = splits_of(data)
+    train,valid = splits['train'],splits['val']
     vocab = sorted({o for r in train for o in r.names})
-    return lambda records: learner(t, records, valid[:16], vocab, SETS[data][1], seed), train, valid
+    return lambda records: learner(t, records, valid[:16], vocab, SETS[data][0], seed), train, valid
 
 def cost(name, data, turns=3):
     "How much longer a step takes than the base's: both in turns"
@@ -309,7 +302,7 @@ def measure(name, data, seed, minutes, costs):
     "One row"
     t = TRIES[name]
     make,train,valid = maker(t, data, seed)
-    n = round(SETS[data][2]*minutes/cost_of(name, data, costs))
+    n = round(SETS[data][1]*minutes/cost_of(name, data, costs))
     learn = make(order(train, n, seed))
     start = time.perf_counter()
     fit(learn, t)

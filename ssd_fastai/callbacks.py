@@ -143,12 +143,13 @@ class FocalLossCallback(Callback):
 
 # %% ../nbs/50_callbacks.ipynb #6195b584
 class DepthwiseInFloat32(TorchFunctionMode):
-    "Inside, depthwise convolutions that are wider than 3×3 or have a stride compute in float32 while gradients are on"
+    "In autocast, depthwise convolutions wider than 3×3 or with a stride compute in float32 if they need a gradient"
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if func is not torch.conv2d or not torch.is_grad_enabled() or not self.is_slow(*args, **kwargs):
-            return func(*args, **kwargs)
-        with autocast('cpu', enabled=False): return self.exact(*args, **kwargs)
+        acts = func is torch.conv2d and torch.is_autocast_enabled('cpu') and torch.is_grad_enabled()
+        if not acts or not self.is_slow(*args, **kwargs): return func(*args, **kwargs)
+        half = torch.get_autocast_dtype('cpu')
+        with autocast('cpu', enabled=False): return self.exact(*args, **kwargs).to(half)
 
     @staticmethod
     def is_slow(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
@@ -159,9 +160,9 @@ class DepthwiseInFloat32(TorchFunctionMode):
 
     @staticmethod
     def exact(input, weight, bias=None, *args, **kwargs):
-        "The convolution in float32, its result in bfloat16"
+        "The convolution in float32"
         x,w,b = (o if o is None else o.float() for o in (input,weight,bias))
-        return torch.conv2d(x, w, b, *args, **kwargs).bfloat16()
+        return torch.conv2d(x, w, b, *args, **kwargs)
 
 # %% ../nbs/50_callbacks.ipynb #f5d2f1b5
 class DetectionMixedPrecision(MixedPrecision):

@@ -18,8 +18,7 @@ import numpy as np
 from fastai.vision.all import *
 from fastcore.imports import IN_NOTEBOOK
 
-from .anchors import AnchorRecipe, fit_anchors
-from .body import WeightsUnavailable, detector_weights
+from .body import WeightsUnavailable
 from .callbacks import *
 from .data import *
 from .data import images_of
@@ -28,7 +27,6 @@ from .draw import new_axes, show_once, show_pairs
 from .files import load_detector, save_detector, whole_file, write_whole
 from .learner import *
 from .metrics import Evaluation
-from .model import head_kind, take_over
 from .pretrained import PRETRAINED, pretrained_name
 from .records import plural
 from .processes import all_gather, join_processes, leave_processes, lock_file, rank_and_size, run_on_rank0
@@ -305,18 +303,6 @@ def plan_stages(
     return [(2, frozen, lr), (0, epochs-frozen, slice(lr/lr_mult, lr))]
 
 # %% ../nbs/58_runs.ipynb #2920d499
-def _start_recipe(start):
-    "The anchors of a detector to start from; None where its file states none"
-    with suppress(KeyError, TypeError, ValueError): return AnchorRecipe.from_dict(start.config['recipe'])
-
-def _from_detector(make, start, dls, say, recipe=None, **kwargs):
-    "The learner that goes on from detector `start`"
-    learn = make(pretrained=False, recipe=recipe or _start_recipe(start), **kwargs)
-    say(take_over(learn.model, start, dls.vocab))
-    if recipe is None and head_kind(learn.model.config).fit_recipe:
-        learn.model.set_recipe(fit_anchors(dls, learn.model.recipe, grids=learn.model.grids, least=0.03))
-    return learn
-
 def learner_for(
     dls,            # `DetectionDataLoaders`
     arch,           # body: a torchvision or timm name
@@ -325,17 +311,14 @@ def learner_for(
     **kwargs        # of `ssd_learner`
 )->SSDLearner:
     "`ssd_learner` for a run. `WeightsUnavailable`, a `ValueError`, where 'imagenet' weights are not available"
-    make = partial(ssd_learner, dls, arch)
-    if weights == 'none': return make(pretrained=False, **kwargs)
-    if weights not in ('auto', 'imagenet'):
-        start = detector_weights(weights)
-        if start is None: return make(weights=weights, **kwargs)
-        return _from_detector(make, start, dls, say, **kwargs)
-    try: return make(pretrained=True, **kwargs)
+    make = partial(ssd_learner, dls, arch, **kwargs)
+    if weights == 'none': return make(pretrained=False)
+    if weights not in ('auto', 'imagenet'): return make(weights=weights)
+    try: return make(pretrained=True)
     except WeightsUnavailable as e:
         if weights == 'imagenet': raise
         say(f'no pretrained weights for {arch} here: starting from random ones ({e})')
-        return make(pretrained=False, **kwargs)
+        return make(pretrained=False)
 
 # %% ../nbs/58_runs.ipynb #30fa9fea
 class EpochLines(Callback):
