@@ -177,7 +177,14 @@ def plain_end(share=0.2):
         to.augment = BatchAugment(zoom_out=0, crop=0, flip=0.5, colour=0)
     return callback(f)
 
-CALLBACKS = dict(progressive=progressive, frozen_norms=frozen_norms, plain_end=plain_end)
+def thaw(share=0.5):
+    "What `freeze` has frozen trains from this share of the training on"
+    def f(cb):
+        if cb.pct_train<share: return
+        for p in cb.model.body.parameters(): p.requires_grad_(True)
+    return callback(f)
+
+CALLBACKS = dict(progressive=progressive, frozen_norms=frozen_norms, plain_end=plain_end, thaw=thaw)
 
 TRIES = dict(
     base     = {},
@@ -188,6 +195,8 @@ TRIES = dict(
     sep96    = dict(separable=True, width=96),
     bs8      = dict(bs=8),
     bs8lr3   = dict(bs=8, lr=3e-3),
+    bs16     = dict(bs=16, costs_as='bs8'),
+    bs16lr4  = dict(bs=16, costs_as='bs8', lr=4e-3),
     lr3      = dict(lr=3e-3),
     lr1      = dict(lr=1e-3),
     qfl      = dict(loss=partial(quality_loss, 'qfl', alpha=None, gamma=2.)),
@@ -196,6 +205,8 @@ TRIES = dict(
     diou     = dict(box='diou'),
     box1     = dict(box_weight=1.),
     box4     = dict(box_weight=4.),
+    alpha5   = dict(alpha=0.5),
+    gamma2   = dict(gamma=2.),
     progress = dict(cbs=['progressive']),
     frozenbn = dict(cbs=['frozen_norms']),
     plainend = dict(cbs=['plain_end']),
@@ -204,6 +215,7 @@ TRIES = dict(
     pct10    = dict(pct_start=0.1),
     early8   = dict(frozen=('net.',)),
     early4   = dict(frozen=('net.conv_stem', 'net.bn1', 'net.blocks.0', 'net.blocks.1')),
+    thaw     = dict(frozen=('net.',), cbs=['thaw']),
     e8w64    = dict(frozen=('net.',), width=64),
     e8qfl    = dict(frozen=('net.',), costs_as='early8', loss=partial(quality_loss, 'qfl', alpha=None, gamma=2.)),
     e8end    = dict(frozen=('net.',), costs_as='early8', cbs=['plain_end']),
@@ -244,7 +256,8 @@ def learner(t, train, valid, vocab, size, seed):
     augment = BatchAugment(**t['augment']) if 'augment' in t else 'default'
     dls = DetectionDataLoaders.from_records(train, valid, size=size, bs=t.get('bs', 4), augment=augment, vocab=vocab, num_workers=0, verify=False,
                                             cache='ram', device='cpu')
-    loss = t['loss']() if 'loss' in t else partial(SSDLoss, box=t.get('box', 'giou'), box_weight=t.get('box_weight', 2.))
+    loss = t['loss']() if 'loss' in t else partial(SSDLoss, box=t.get('box', 'giou'), box_weight=t.get('box_weight', 2.),
+                                                     alpha=t.get('alpha', 0.25), gamma=t.get('gamma', 1.))
     more = {k:t[k] for k in ('width','depth') if k in t}
     if 'shapes' in t: more['recipe'] = fewer_shapes(dls, t['shapes'])
     more |= {k:t[k] for k in ('weights',) if k in t}
@@ -288,10 +301,11 @@ def cost(name, data, turns=3):
     if 'progressive' in TRIES[name].get('cbs', ()): own = 0.7*own+0.3*base     # the short fits: 0.7 of their steps are small
     return dict(name=name, data=data, seconds=round(own, 5), cost=round(own/base, 3), machine=machine())
 
-FREE = {'lr', 'slice', 'pct_start', 'augment', 'box', 'box_weight'}   # these do not change what a step costs
+FREE = {'lr', 'slice', 'pct_start', 'augment', 'box', 'box_weight', 'alpha', 'gamma'}   # these do not change what a step costs
 
 def cost_of(name, data, costs):
     "What was measured on this set, or else on others"
+    if 'thaw' in TRIES[name].get('cbs', ()): return (1+cost_of('early8', data, costs))/2
     name = TRIES[name].get('costs_as', name)
     if set(TRIES[name])<=FREE or TRIES[name].get('cbs')==['plain_end']: return 1.
     own = [o for o in costs if o['name']==name]

@@ -399,7 +399,7 @@ def ssd_train(
     # retinanet_resnet50_fpn_v2, ssd300_vgg16, ssdlite320_mobilenet_v3_large
     arch='resnet34',
     size='300',       # what images are resized to, pixels: one number or HEIGHTxWIDTH
-    bs:int=None,      # images per step and process; left out: 128 on a GPU, 16 on a CPU, fewer for small data sets
+    bs:int=None,      # images per step and process; left out: 128 on a GPU, 8 on a CPU, fewer for small data sets
     epochs:int=None,  # passes over the training set; left out: 30
     minutes:float=None, # in place of --epochs: as many epochs as fit into so many minutes, which timed steps tell
     frozen:int=0,     # number of first epochs that train only the head; needs pretrained weights

@@ -546,7 +546,7 @@ def batch_size(
 )->int:
     "`bs`, or for None one that suits `n`. `ValueError` where it is not a whole number from 1 to `n`"
     if bs is None:
-        most = 128 if torch.device(device).type=='cuda' else 16
+        most = 128 if torch.device(device).type=='cuda' else 8
         bs = max(1, min(most, max(n//50, min(4, n))))
         print(f'bs={bs}: {plural(n//bs,"step")} per epoch of {plural(n,"image")}; bs= gives another')
     if isinstance(bs, bool) or not isinstance(bs, int) or bs<1:
@@ -609,7 +609,7 @@ class DetectionDataLoaders(DataLoaders):
         train,             # `GroundTruth`s to learn from, from a reader
         valid,             # `GroundTruth`s to validate on
         size=300,          # of the network's input, pixels: one number, or (height, width)
-        bs=None,           # images per batch; None: 128 on a GPU, 16 on a CPU, fewer for small training splits
+        bs=None,           # images per batch; None: 128 on a GPU, 8 on a CPU, fewer for small training splits
         method='squish',   # 'squish', or 'pad' to keep the aspect ratio
         augment='default', # 'default', a `BatchAugment`, None, or a list of torchvision v2 transforms
         vocab=None,        # class names; None: those of the training split, sorted (in a VOCdevkit VOC's 20)

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['NUMBERS', 'LOGS', 'RunFolder', 'random_state', 'set_random_state', 'Checkpoint', 'batch_files', 'FiniteLoss',
            'error_line', 'check_numbers', 'plan_stages', 'learner_for', 'EpochLines', 'epoch_lines', 'plot_history',
-           'picture_of_results', 'save_picture', 'check_log', 'LogPicture', 'CountOn', 'log_callbacks', 'TimePlan',
-           'TimeSteps', 'measure_time', 'KeepTime', 'steps_that_fit', 'KeepBest', 'take_best', 'train_run']
+           'picture_of_results', 'save_picture', 'check_log', 'LogPicture', 'CountOn', 'log_callbacks',
+           'steps_that_fit', 'TimePlan', 'TimeSteps', 'measure_time', 'KeepTime', 'KeepBest', 'take_best', 'train_run']
 
 # %% ../nbs/58_runs.ipynb #e0fd6469
 import csv, io, json, math, os, random, re, shlex, shutil, sys, time
@@ -452,10 +452,24 @@ def log_callbacks(
         show = lambda fig,step: wandb.log({'validation images':wandb.Image(fig)}, commit=False)
     return [CountOn(run), cb, LogPicture(show)]
 
+# %% ../nbs/58_runs.ipynb #4c6599eb
+def steps_that_fit(
+    left,    # seconds
+    step,    # seconds per step
+    between, # seconds per epoch for all but its steps
+    rest,    # steps left in the present epoch
+    n_iter,  # steps per epoch
+)->int:
+    "How many more steps can be made in this time; a last epoch that is mostly validation is left out"
+    if step*rest + between > left: return max(0, min(rest, int((left-between)/step)))
+    more,over = divmod(left - step*rest - between, step*n_iter + between)
+    part = int((over-between)/step)
+    return rest + int(more)*n_iter + (part if part*step > between else 0)
+
 # %% ../nbs/58_runs.ipynb #2f621930
 class TimePlan:
     "How long a run may take, and how long its parts take; all times in seconds"
-    _kept = 'step','between','finish','epochs','cut'
+    _kept = 'step','between','finish','epochs','n_iter','missing','cut'
     def __init__(self,
         minutes,    # for everything, from the reading of the data to the last file
         begin=None, # when the run began, by `time.monotonic`; None: now
@@ -463,21 +477,27 @@ class TimePlan:
         self.total = 60*minutes
         self.begin = time.monotonic() if begin is None else begin
         self.step  = self.between = self.finish = 0. # a training step, the rest of an epoch, the end of the run
-        self.epochs,self.cut = None,None # what is planned; of a shortened stage: (step, share of it done, last step)
+        self.epochs,self.n_iter,self.missing = None,1,0 # planned: epochs, of so many steps, the last one of fewer
+        self.cut = None # of a shortened stage: (step, share of it done, last step)
 
     def used(self): return time.monotonic()-self.begin
     def left(self): return self.total - self.finish - self.used()
 
+    @property
+    def planned(self): return self.epochs - self.missing/self.n_iter
+
     def plan(self, n_iter):
-        "Set the number of `epochs` of `n_iter` steps that fit. ValueError where not even one does"
+        "Set `epochs` of `n_iter` steps, and how many are `missing` in the last. ValueError where not even one epoch fits"
         epoch = n_iter*self.step + self.between
-        self.epochs = int(0.95*self.left()//epoch)
-        if self.epochs>0: return
+        steps = steps_that_fit(0.97*self.left(), self.step, self.between, n_iter, n_iter)
+        self.epochs,self.n_iter = math.ceil(steps/n_iter),n_iter
+        self.missing = self.epochs*n_iter - steps
+        if steps>=n_iter: return
         other = self.used() + self.finish
         about = lambda s: f'{float(f"{s:.2g}"):g} s'   # two digits
         raise ValueError(f'minutes={self.total/60:g}: too short for one epoch of about {about(epoch)}, '
                          f'with {about(other)} before and after it: '
-                         f'give {math.ceil((other+epoch/0.95)/6)/10:g} or more')
+                         f'give {math.ceil((other+epoch/0.97)/6)/10:g} or more')
 
 # %% ../nbs/58_runs.ipynb #35e5dee3
 @patch
@@ -491,7 +511,7 @@ def load(self:TimePlan,
 ):
     "Go on with a plan; the time used before counts"
     self.begin -= state['used']
-    for k in self._kept: setattr(self, k, state[k])
+    for k in self._kept: setattr(self, k, state.get(k, getattr(self, k)))   # those of before `missing`
 
 # %% ../nbs/58_runs.ipynb #74649cc1
 class TimeSteps(Callback):
@@ -573,7 +593,10 @@ class KeepTime(Callback):
         self.paces = deque()   # seconds per step, in the last epoch's worth of steps
 
     def _at(self): return self.epoch*self.per_epoch + self.iter + 1   # steps of this stage that are done
-    def _end(self): return self.plan.cut[2] if self.plan.cut else self.n_epoch*self.per_epoch
+    def _planned(self):
+        missing = 0 if self.later else self.plan.missing/self.plan.n_iter
+        return round((self.n_epoch-missing)*self.per_epoch)
+    def _end(self): return self.plan.cut[2] if self.plan.cut else self._planned()
 
     def before_train(self):
         self.per_epoch = len(self.dl)
@@ -591,8 +614,8 @@ class KeepTime(Callback):
 
     def _go_on(self, at):
         "Put the schedule where it should be in a shortened stage"
-        if not self.plan.cut: return
-        since,done,end = self.plan.cut
+        since,done,end = self.plan.cut or (0, 0., self._planned())
+        if end == self.n_epoch*self.per_epoch: return
         share = (at+1-since)/max(1, end-since)   # of what is left, in the next step; 1 in the last one
         self.learn.pct_train = min(1., done + (1-done)*share)
 
@@ -602,21 +625,11 @@ class KeepTime(Callback):
         if self.plan.cut != self.was:
             self.folder.say(f'epoch {self.epoch}: a step takes {np.mean(self.paces):.2g} s, '
                             f'{self.plan.step:.2g} s were planned: '
-                            f'{self._end()/self.per_epoch:.3g} epochs in this stage instead of {self.n_epoch}')
+                            f'{self._end()/self.per_epoch:.3g} epochs in this stage instead of '
+                            f'{self._planned()/self.per_epoch:.3g}')
         if self.plan.cut and (self.epoch+1)*self.per_epoch >= self._end(): self.folder.over = True
 
 # %% ../nbs/58_runs.ipynb #a2800e44
-def steps_that_fit(
-    left,    # seconds
-    step,    # seconds per step
-    between, # seconds per epoch for all but its steps
-    rest,    # steps left in the present epoch
-    n_iter,  # steps per epoch
-)->int:
-    "How many more steps can be made in this time: whole epochs, or the part of the present one that fits"
-    if step*rest + between > left: return max(0, min(rest, int((left-between)/step)))
-    return rest + int((left - step*rest - between)//(step*n_iter + between))*n_iter
-
 @patch
 def _cut(self:KeepTime):
     "Where the stage ends: `plan.cut`, or a new one where the steps left do not fit"
@@ -740,7 +753,7 @@ def _finish_run(learn, run, records, info):
     save_detector(learn, run.model, info={**info, 'evaluation':doc})
     unmeasured.unlink()
     if run.time: run.say(f'{run.time.used()/60:.3g} of {run.time.total/60:g} minutes: {len(run.history)} epochs, '
-                         f'{run.time.epochs} were planned')
+                         f'{run.time.planned:.3g} were planned')
     _next_lines(run, learn.dls.path)
     return ev
 
@@ -810,10 +823,11 @@ def _plan_time(learn, run, records, state):
     else:
         measure_time(learn, run, plan, records)
         n_iter = len(learn.dls.train)//rank_and_size()[1] or 1
-        plan.epochs = run_on_rank0(lambda: plan.plan(n_iter) or plan.epochs)
+        known  = lambda: plan.plan(n_iter) or (plan.epochs, plan.n_iter, plan.missing)
+        plan.epochs,plan.n_iter,plan.missing = run_on_rank0(known)
         epoch = n_iter*plan.step + plan.between
         run.say(f'a step takes {plan.step:.2g} s, an epoch {epoch:.2g} s, the end {plan.finish:.2g} s: '
-                f'{plan.epochs} fit into {plan.total/60:g} minutes')
+                f'{plan.planned:.3g} fit into {plan.total/60:g} minutes')
     return plan.epochs
 
 # %% ../nbs/58_runs.ipynb #98095ea4
