@@ -7,8 +7,8 @@ evaluator (`evaluate_detections`). Rows into benchmarks/results/accuracy.json as
     PYTHONPATH=../old python benchmarks/accuracy.py --only lite0 --prefix before   # an earlier version of the package: "before-ours-lite0-imagenet"
     python benchmarks/accuracy.py --quick                 # does every system run? A few seconds each on 60 drawn images
 
-Finished rows are skipped unless their settings were changed here (--again measures them anew). The time is that of training alone: imports, reading,
-planning and evaluation do not count, and nobody validates on the way. The test split is evaluated once, with the final weights.
+Finished rows are skipped unless their settings were changed here (--again measures them anew). The time is that of training alone: imports, reading
+and evaluation do not count, and nobody validates on the way. The test split is evaluated once, with the final weights.
 """
 import argparse, json, os, subprocess, sys, sysconfig, time, traceback, venv
 from functools import partial
@@ -22,13 +22,13 @@ EVAL = dict(score=0.01, iou=0.5, max_per_image=200)
 ULTRALYTICS = 'ultralytics==8.4.190'
 
 # ------------------------------------------------------------------------------------------------ what is compared, and how each is set up
-# Chosen on the validation splits. A system's own entry for a data set goes before the data set's. `long`: from ten minutes on.
+# Chosen on the validation splits. A system's own entry for a data set goes before the data set's. `long`: from ten minutes on. `bs=None`: what `ssd-train` takes.
 RECIPES = dict(
-    bccd   = dict(size=(256,320), bs=4,  lr=2e-3, augment='default', workers=None, seconds=300, long=dict(size=(320,416))),
-    neu    = dict(size=(224,224), bs=4,  lr=2e-3, augment='default', workers=None, seconds=300),
-    helmet = dict(size=(320,320), bs=4,  lr=2e-3, augment='default', workers=None, seconds=300, long=dict(size=(416,416))),
-    shapes = dict(size=128,       bs=16, lr=5e-3, augment='flip',    workers=0,    seconds=300),
-    quick  = dict(size=64,        bs=8,  lr=2e-3, augment='flip',    workers=0,    seconds=4))
+    bccd   = dict(size=(256,320), bs=None, lr=2e-3, augment='default', workers=None, seconds=300, long=dict(size=(320,416))),
+    neu    = dict(size=(224,224), bs=None, lr=2e-3, augment='default', workers=None, seconds=300),
+    helmet = dict(size=(320,320), bs=None, lr=2e-3, augment='default', workers=None, seconds=300, long=dict(size=(416,416))),
+    shapes = dict(size=128,       bs=16,   lr=5e-3, augment='flip',    workers=0,    seconds=300),
+    quick  = dict(size=64,        bs=8,    lr=2e-3, augment='flip',    workers=0,    seconds=4))
 
 CLASSIC = dict(size=224)
 SSDLITE = dict(kind='torchvision', model='ssdlite320_mobilenet_v3_large', augment='ssdlite', size=320, bs=8, lr=2e-3, opt='adamw')
@@ -51,12 +51,13 @@ SYSTEMS = {
                                 quick=dict(size=64, bs=2)),
 }
 
-def recipe_of(system, data, budget):
+def recipe_of(system, data, budget, precision=None):
     "All settings of one system on one data set"
     own  = SYSTEMS[system]
     base = RECIPES[data] if own['kind'] in ('ours', 'post') else {}
     if budget.get('seconds', 0) >= 600: base = {**base, **base.get('long', {})}
     res = {**base, **own, **own.get(data, {})}
+    if precision and own['kind'] == 'ours': res['precision'] = precision
     return {k:v for k,v in res.items() if k not in {*RECIPES, 'seconds', 'gpu', 'long'}}
 
 def splits_of(data):
@@ -88,37 +89,24 @@ def learner(splits, r):
     how = choose_precision(r.get('precision', 'auto'), dls.device, training=True)
     return learn if how == 'float32' else getattr(learn, f'to_{how}')()
 
-def clock(seconds, steps=None):
-    "A callback: no validation, images counted, the end when time is over; with `steps` three epochs of so many"
-    from fastai.vision.all import Callback, CancelEpochException, CancelFitException, CancelTrainException
+def clock(seconds):
+    "A callback: no validation, images counted. With `seconds` the schedule follows the clock, and the training ends with it"
+    from fastai.vision.all import Callback, CancelEpochException, CancelFitException
     class Clock(Callback):
         order,run_valid = 90,False
         start,images = None,0
-        def before_fit(self): self.start,self.epochs = time.perf_counter(),[]
-        def before_train(self): self.epochs.append([time.perf_counter()])
+        def before_fit(self): self.start = time.perf_counter()
+        def before_train(self): self.follow()
         def after_batch(self):
             self.images += len(self.xb[0])
-            self.epochs[-1].append(time.perf_counter())
-            if self.over: raise CancelFitException
-            if steps and self.iter+1 == steps: raise CancelTrainException
+            self.follow()
+            if seconds and self.past >= seconds: raise CancelFitException
+        def follow(self):
+            if seconds: self.learn.pct_train = min(1., self.past/seconds)
         def after_train(self): raise CancelEpochException
         @property
         def past(self): return time.perf_counter()-self.start
-        @property
-        def over(self): return bool(seconds and self.past >= seconds)
     return Clock()
-
-def epoch_seconds(learn, steps=12):
-    "Time of an epoch: of its start, when loading processes start, and of its steps; the first of three short ones does not count"
-    from ssd_fastai.callbacks import AverageWeights
-    c = clock(None, steps)
-    with learn.no_bar(), learn.no_logging(): learn.fit(3, cbs=[AverageWeights(), c])
-    start,step = (mean(o) for o in zip(*((t[1]-t[0], (t[-1]-t[1])/max(1, len(t)-2)) for t in c.epochs[1:])))
-    return start + (len(learn.dls.train)-1)*step
-
-def plan(splits, r, seconds):
-    "As many epochs as fit into `seconds`, by timed steps of a learner that is thrown away"
-    return max(1, int(0.98*seconds/epoch_seconds(learner(splits, r))))
 
 def train(learn, r, epochs, c):
     "One cycle, everything at once, averaged weights, as `ssd-train` does; the post at one rate"
@@ -134,13 +122,12 @@ def found_by(learn, records, r):
     return measure(learn, records)['last']
 
 def run_ours(splits, vocab, r, budget, seed, out):
-    "Plan, train for the time, evaluate"
+    "Train for the time or so many epochs, evaluate"
     from fastai.vision.all import set_seed
-    epochs = budget.get('epochs') or plan(splits, r, budget['seconds'])
     set_seed(seed, reproducible=True)
     learn,c = learner(splits, r),clock(budget.get('seconds'))
-    with learn.no_bar(), learn.no_logging(): train(learn, r, epochs, c)
-    log = dict(planned=epochs, images=c.images, seconds=c.past, weights=learn.model.config['weights_from'])
+    with learn.no_bar(), learn.no_logging(): train(learn, r, budget.get('epochs', 10**6), c)
+    log = dict(images=c.images, seconds=c.past, weights=learn.model.config['weights_from'])
     return log, {o:found_by(learn, splits[o], r) for o in ('val', 'test')}
 
 # ------------------------------------------------------------------------------------------------ the others
@@ -222,10 +209,10 @@ def keep(dets, file):
     if hasattr(dets, 'rows'): return
     write(file, json.dumps([[o.boxes.tolist(), o.labels.tolist(), o.scores.tolist()] for o in dets]))
 
-def measure(name, system, data, budget, seed, python):
-    "One row, under this name"
+def measure(name, r, data, budget, seed, python):
+    "One row, under this name, of a recipe"
     from ssd_fastai.readers import make_vocab
-    r,splits = recipe_of(system, data, budget),splits_of(data)
+    splits = splits_of(data)
     kept,vocab = kept_at(name, data, budget, seed),make_vocab(splits['train'])
     out = kept.parent
     out.mkdir(parents=True, exist_ok=True)
@@ -306,6 +293,7 @@ def arguments():
     p.add_argument('--budget', type=float, help='seconds of training; by default 300')
     p.add_argument('--compare', action='store_true', help='train nothing: write the differences between finished rows')
     p.add_argument('--prefix', default='', help='put before the names of the systems, for another version of the package')
+    p.add_argument('--precision', help='of ours: auto, float32, bf16; by default auto')
     p.add_argument('--passes', type=int, help='train for so many passes over the training set instead')
     p.add_argument('--seeds', default='42', help='e.g. 42,43,44')
     p.add_argument('--all', action='store_true', help='without a GPU as well: what needs one to be compared fairly')
@@ -335,9 +323,9 @@ def main(a):
     if a.compare: return write(file.with_name('differences.json'), json.dumps(list(differences(rows)), indent=1)+'\n')
     for system,data,budget,seed in jobs(a):
         name = f'{a.prefix}-{system}'.lstrip('-')
-        here = (name, data, words(budget), seed, device())
-        if finished(rows, here, recipe_of(system, data, budget)) and not a.again: print('done before:', *here); continue
-        try: row = measure(name, system, data, budget, seed, a.yolo_python)
+        here,r = (name, data, words(budget), seed, device()),recipe_of(system, data, budget, a.precision)
+        if finished(rows, here, r) and not a.again: print('done before:', *here); continue
+        try: row = measure(name, r, data, budget, seed, a.yolo_python)
         except Exception: traceback.print_exc(); failed.append(here); continue
         rows = [o for o in rows if key(o) != here] + [row]
         write(file, json.dumps(rows, indent=1)+'\n')
