@@ -75,7 +75,6 @@ def learner(splits, r):
     from fastai.vision.all import Adam, torch
     from torchvision.transforms.v2 import RandomHorizontalFlip
     from ssd_fastai.data import DetectionDataLoaders
-    from ssd_fastai.detector import choose_precision
     from ssd_fastai.runs import learner_for
     augment = [RandomHorizontalFlip()] if r['augment'] == 'flip' else r['augment']
     dls = DetectionDataLoaders.from_records(splits['train'], splits['val'], size=r['size'], bs=r['bs'], augment=augment, num_workers=r['workers'],
@@ -86,7 +85,8 @@ def learner(splits, r):
     if r['kind'] == 'post':
         from ladder import put_mistakes
         put_mistakes(learn, frozenset())
-    how = choose_precision(r.get('precision', 'auto'), dls.device, training=True)
+    if dls.device.type == 'cpu': learn.model.to(memory_format=torch.channels_last)   # for `--prefix`: earlier versions did not by themselves
+    how = r.get('precision') or fastest(dls.device)
     return learn if how == 'float32' else getattr(learn, f'to_{how}')()
 
 def clock(seconds):
@@ -138,11 +138,15 @@ def measured(dets, records, vocab, system):
     if hasattr(dets, 'rows'): return dets   # an `Evaluation` already
     return evaluate_detections(dets, records, vocab, Thresholds(**EVAL), source=system)
 
+def fastest(device):
+    "What `ssd-train` takes by itself"
+    from ssd_fastai.detector import choose_precision
+    return choose_precision('auto', device, training=True)
+
 def has_bf16():
     "Is bfloat16 worth a try here? A peer then takes it if its own steps are faster so"
     import torch
-    from ssd_fastai.detector import choose_precision
-    return choose_precision('auto', torch.device('cuda' if torch.cuda.is_available() else 'cpu'), training=True) == 'bf16'
+    return fastest(torch.device('cuda' if torch.cuda.is_available() else 'cpu')) == 'bf16'
 
 def run_torchvision(splits, vocab, r, budget, seed, out):
     import torch, peer_torchvision as tv
@@ -293,7 +297,7 @@ def arguments():
     p.add_argument('--budget', type=float, help='seconds of training; by default 300')
     p.add_argument('--compare', action='store_true', help='train nothing: write the differences between finished rows')
     p.add_argument('--prefix', default='', help='put before the names of the systems, for another version of the package')
-    p.add_argument('--precision', help='of ours: auto, float32, bf16; by default auto')
+    p.add_argument('--precision', help='of ours: float32, bf16, fp16; by default what ssd-train takes by itself')
     p.add_argument('--passes', type=int, help='train for so many passes over the training set instead')
     p.add_argument('--seeds', default='42', help='e.g. 42,43,44')
     p.add_argument('--all', action='store_true', help='without a GPU as well: what needs one to be compared fairly')
