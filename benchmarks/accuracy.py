@@ -22,11 +22,11 @@ EVAL = dict(score=0.01, iou=0.5, max_per_image=200)
 ULTRALYTICS = 'ultralytics==8.4.190'
 
 # ------------------------------------------------------------------------------------------------ what is compared, and how each is set up
-# Chosen on the validation splits. A system's own entry for a data set goes before the data set's. `long`: from ten minutes on. `bs=None`: what `ssd-train` takes.
+# Chosen on the validation splits. A system's own entry for a data set goes before the data set's. `bs=None`: what `ssd-train` takes.
 RECIPES = dict(
-    bccd   = dict(size=(256,320), bs=None, lr=2e-3, augment='default', workers=None, seconds=300, long=dict(size=(320,416))),
+    bccd   = dict(size=(320,416), bs=None, lr=2e-3, augment='default', workers=None, seconds=300),
     neu    = dict(size=(224,224), bs=None, lr=2e-3, augment='default', workers=None, seconds=300),
-    helmet = dict(size=(320,320), bs=None, lr=2e-3, augment='default', workers=None, seconds=300, long=dict(size=(416,416))),
+    helmet = dict(size=(416,416), bs=None, lr=2e-3, augment='default', workers=None, seconds=300),
     shapes = dict(size=128,       bs=16,   lr=5e-3, augment='flip',    workers=0,    seconds=300),
     quick  = dict(size=64,        bs=8,    lr=2e-3, augment='flip',    workers=0,    seconds=4))
 
@@ -55,10 +55,9 @@ def recipe_of(system, data, budget, precision=None):
     "All settings of one system on one data set"
     own  = SYSTEMS[system]
     base = RECIPES[data] if own['kind'] in ('ours', 'post') else {}
-    if budget.get('seconds', 0) >= 600: base = {**base, **base.get('long', {})}
     res = {**base, **own, **own.get(data, {})}
     if precision and own['kind'] == 'ours': res['precision'] = precision
-    return {k:v for k,v in res.items() if k not in {*RECIPES, 'seconds', 'gpu', 'long'}}
+    return {k:v for k,v in res.items() if k not in {*RECIPES, 'seconds', 'gpu'}}
 
 def splits_of(data):
     "Records of train, val and test"
