@@ -487,7 +487,7 @@ class TimePlan:
     def planned(self): return self.epochs - self.missing/self.n_iter
 
     def plan(self, n_iter):
-        "Set `epochs` of `n_iter` steps, and how many are `missing` in the last. ValueError where not even one epoch fits"
+        "Set `epochs` of `n_iter` steps, and how many are `missing` in the last. ValueError where not even one fits"
         epoch = n_iter*self.step + self.between
         steps = steps_that_fit(0.97*self.left(), self.step, self.between, n_iter, n_iter)
         self.epochs,self.n_iter = math.ceil(steps/n_iter),n_iter
