@@ -51,7 +51,7 @@ SYSTEMS = {
                                 quick=dict(size=64, bs=2)),
 }
 
-def recipe_of(system, data, budget, precision=None):
+def recipe_of(system, data, precision=None):
     "All settings of one system on one data set"
     own  = SYSTEMS[system]
     base = RECIPES[data] if own['kind'] in ('ours', 'post') else {}
@@ -326,7 +326,7 @@ def main(a):
     if a.compare: return write(file.with_name('differences.json'), json.dumps(list(differences(rows)), indent=1)+'\n')
     for system,data,budget,seed in jobs(a):
         name = f'{a.prefix}-{system}'.lstrip('-')
-        here,r = (name, data, words(budget), seed, device()),recipe_of(system, data, budget, a.precision)
+        here,r = (name, data, words(budget), seed, device()),recipe_of(system, data, a.precision)
         if finished(rows, here, r) and not a.again: print('done before:', *here); continue
         try: row = measure(name, r, data, budget, seed, a.yolo_python)
         except Exception: traceback.print_exc(); failed.append(here); continue

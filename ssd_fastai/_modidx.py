@@ -1591,7 +1591,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'ssd_fastai.runs.TimePlan.left': ('runs.html#timeplan.left', 'ssd_fastai/runs.py'),
                                  'ssd_fastai.runs.TimePlan.load': ('runs.html#timeplan.load', 'ssd_fastai/runs.py'),
                                  'ssd_fastai.runs.TimePlan.plan': ('runs.html#timeplan.plan', 'ssd_fastai/runs.py'),
-                                 'ssd_fastai.runs.TimePlan.planned': ('runs.html#timeplan.planned', 'ssd_fastai/runs.py'),
                                  'ssd_fastai.runs.TimePlan.state': ('runs.html#timeplan.state', 'ssd_fastai/runs.py'),
                                  'ssd_fastai.runs.TimePlan.used': ('runs.html#timeplan.used', 'ssd_fastai/runs.py'),
                                  'ssd_fastai.runs.TimeSteps': ('runs.html#timesteps', 'ssd_fastai/runs.py'),

@@ -138,7 +138,7 @@ def resume_from(self:RunFolder, state):
                                'give the same, or choose another folder with --out')
     self.history = state['history']
     self.write_history()
-    self.say(f"resumed at epoch {len(self.history)} of {now.get('epochs') or state['time']['epochs']}")
+    self.say(f"resumed at epoch {len(self.history)} of {now.get('epochs') or math.ceil(state['time']['epochs'])}")
     note = '; '.join(differ.values())
     if note: self.say(f'note: {note}: the run goes on, but to other weights than without the change')
     return self.history
@@ -469,7 +469,7 @@ def steps_that_fit(
 # %% ../nbs/58_runs.ipynb #2f621930
 class TimePlan:
     "How long a run may take, and how long its parts take; all times in seconds"
-    _kept = 'step','between','finish','epochs','n_iter','missing','cut'
+    _kept = 'step','between','finish','epochs','cut'
     def __init__(self,
         minutes,    # for everything, from the reading of the data to the last file
         begin=None, # when the run began, by `time.monotonic`; None: now
@@ -477,22 +477,17 @@ class TimePlan:
         self.total = 60*minutes
         self.begin = time.monotonic() if begin is None else begin
         self.step  = self.between = self.finish = 0. # a training step, the rest of an epoch, the end of the run
-        self.epochs,self.n_iter,self.missing = None,1,0 # planned: epochs, of so many steps, the last one of fewer
-        self.cut = None # of a shortened stage: (step, share of it done, last step)
+        self.epochs = None # what is planned; the last one may be a part of one: 6.7
+        self.cut    = None # of a shortened stage: (step, share of it done, last step)
 
     def used(self): return time.monotonic()-self.begin
     def left(self): return self.total - self.finish - self.used()
 
-    @property
-    def planned(self): return self.epochs - self.missing/self.n_iter
-
     def plan(self, n_iter):
-        "Set `epochs` of `n_iter` steps, and how many are `missing` in the last. ValueError where not even one fits"
+        "Set the number of `epochs` of `n_iter` steps that fit. ValueError where not even one does"
         epoch = n_iter*self.step + self.between
-        steps = steps_that_fit(0.97*self.left(), self.step, self.between, n_iter, n_iter)
-        self.epochs,self.n_iter = math.ceil(steps/n_iter),n_iter
-        self.missing = self.epochs*n_iter - steps
-        if steps>=n_iter: return
+        self.epochs = steps_that_fit(0.97*self.left(), self.step, self.between, n_iter, n_iter)/n_iter
+        if self.epochs>=1: return
         other = self.used() + self.finish
         about = lambda s: f'{float(f"{s:.2g}"):g} s'   # two digits
         raise ValueError(f'minutes={self.total/60:g}: too short for one epoch of about {about(epoch)}, '
@@ -511,7 +506,7 @@ def load(self:TimePlan,
 ):
     "Go on with a plan; the time used before counts"
     self.begin -= state['used']
-    for k in self._kept: setattr(self, k, state.get(k, getattr(self, k)))   # those of before `missing`
+    for k in self._kept: setattr(self, k, state[k])
 
 # %% ../nbs/58_runs.ipynb #74649cc1
 class TimeSteps(Callback):
@@ -594,7 +589,7 @@ class KeepTime(Callback):
 
     def _at(self): return self.epoch*self.per_epoch + self.iter + 1   # steps of this stage that are done
     def _planned(self):
-        missing = 0 if self.later else self.plan.missing/self.plan.n_iter
+        missing = 0 if self.later else -self.plan.epochs % 1   # 0.3 for 6.7
         return round((self.n_epoch-missing)*self.per_epoch)
     def _end(self): return self.plan.cut[2] if self.plan.cut else self._planned()
 
@@ -753,7 +748,7 @@ def _finish_run(learn, run, records, info):
     save_detector(learn, run.model, info={**info, 'evaluation':doc})
     unmeasured.unlink()
     if run.time: run.say(f'{run.time.used()/60:.3g} of {run.time.total/60:g} minutes: {len(run.history)} epochs, '
-                         f'{run.time.planned:.3g} were planned')
+                         f'{run.time.epochs:.3g} were planned')
     _next_lines(run, learn.dls.path)
     return ev
 
@@ -823,12 +818,11 @@ def _plan_time(learn, run, records, state):
     else:
         measure_time(learn, run, plan, records)
         n_iter = len(learn.dls.train)//rank_and_size()[1] or 1
-        known  = lambda: plan.plan(n_iter) or (plan.epochs, plan.n_iter, plan.missing)
-        plan.epochs,plan.n_iter,plan.missing = run_on_rank0(known)
+        plan.epochs = run_on_rank0(lambda: plan.plan(n_iter) or plan.epochs)
         epoch = n_iter*plan.step + plan.between
         run.say(f'a step takes {plan.step:.2g} s, an epoch {epoch:.2g} s, the end {plan.finish:.2g} s: '
-                f'{plan.planned:.3g} fit into {plan.total/60:g} minutes')
-    return plan.epochs
+                f'{plan.epochs:.3g} fit into {plan.total/60:g} minutes')
+    return math.ceil(plan.epochs)
 
 # %% ../nbs/58_runs.ipynb #98095ea4
 def train_run(

@@ -104,6 +104,21 @@ def test_minutes_are_so_many_epochs(go, tmp_path, monkeypatch):
     assert 'resumed at epoch 2 of 3' in log(tmp_path/'time') and len(rows(tmp_path/'time')) == 3
     assert difference(tmp_path/'time/model.safetensors', tmp_path/'epochs/model.safetensors') == 0
 
+def test_the_last_epoch_may_be_a_part_of_one(go, tmp_path, monkeypatch):
+    "Of 2.5 epochs the third has half of the steps, and the cycle comes to its end in them"
+    from ssd_fastai.all import Callback
+    steps = []
+    class Count(Callback):
+        order = 80
+        def after_step(self):
+            if self.learn.recorder.n_epoch > 2: steps.append((self.epoch, self.n_iter, self.opt.hypers[-1]['lr']))   # not the timed ones
+    planned(monkeypatch, 2.5)
+    go(tmp_path/'part', minutes=60, cbs=Count())
+    n = steps[0][1]
+    assert len(rows(tmp_path/'part')) == 3 and len(steps) == round(2.5*n) and [o for o,*_ in steps].count(2) == round(2.5*n)-2*n
+    assert max(lr for *_,lr in steps) > 1e-3 and steps[-1][2] < 1e-4
+    assert '2.5 were planned' in log(tmp_path/'part')
+
 def test_a_slow_machine_still_ends_in_time(go, tmp_path, monkeypatch):
     "By a clock of the test's own: from the second epoch a step takes 3 s more, and the cycle is shortened, to its end"
     from types import SimpleNamespace
