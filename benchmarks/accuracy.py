@@ -22,18 +22,15 @@ EVAL = dict(score=0.01, iou=0.5, max_per_image=200)
 ULTRALYTICS = 'ultralytics==8.4.190'
 
 # ------------------------------------------------------------------------------------------------ what is compared, and how each is set up
-# Chosen on the validation splits. A system's own entry for a data set goes before the data set's. `bs=None`: what `ssd-train` takes.
-RECIPES = dict(
-    bccd   = dict(size=(320,416), bs=None, lr=2e-3, augment='default', workers=None, seconds=300),
-    neu    = dict(size=(224,224), bs=None, lr=2e-3, augment='default', workers=None, seconds=300),
-    helmet = dict(size=(416,416), bs=None, lr=2e-3, augment='default', workers=None, seconds=300),
-    shapes = dict(size=128,       bs=16,   lr=5e-3, augment='flip',    workers=0,    seconds=300),
-    quick  = dict(size=64,        bs=8,    lr=2e-3, augment='flip',    workers=0,    seconds=4))
+# Nothing is set for a data set: None is what `ssd-train` takes. A system's own entry for a data set goes before its general one.
+DATA    = 'bccd','neu','helmet','shapes','quick'
+DEFAULT = dict(size=None, bs=None, lr=2e-3, augment='default', workers=None)
+QUICK   = dict(size=64, bs=8, lr=2e-3, augment='flip', workers=0)
 
 CLASSIC = dict(size=224)
 SSDLITE = dict(kind='torchvision', model='ssdlite320_mobilenet_v3_large', augment='ssdlite', size=320, bs=8, lr=2e-3, opt='adamw')
 SGD     = dict(opt='sgd', lr=0.15*8/192)   # torchvision's reference for SSDlite, scaled from its batch of 192
-YOLO    = dict(kind='yolo', size=320, bs=8)
+YOLO    = dict(kind='yolo', size=416, bs=8, neu=dict(size=224), shapes=dict(size=192, bs=16), quick=dict(size=64))
 SYSTEMS = {
     'ours-resnet18':       dict(kind='ours', arch='resnet18', weights='none'),
     'ours-resnet34':       dict(kind='ours', arch='resnet34', weights='none'),
@@ -43,21 +40,23 @@ SYSTEMS = {
                                 bccd=CLASSIC, shapes=CLASSIC, quick=dict(size=128)),
     'tv-ssdlite320':       dict(SSDLITE, quick=dict(size=128)),
     'tv-ssdlite320-sgd':   {**SSDLITE, **SGD, 'quick':dict(size=128)},
-    'yolo11n':             dict(YOLO, model='yolo11n.yaml', shapes=dict(size=128, bs=16), quick=dict(size=64)),
-    'yolo26n':             dict(YOLO, model='yolo26n.yaml', shapes=dict(size=128, bs=16), quick=dict(size=64)),
+    'yolo11n':             dict(YOLO, model='yolo11n.yaml'),
+    'yolo26n':             dict(YOLO, model='yolo26n.yaml'),
     'tv-ssd300':           dict(kind='torchvision', model='ssd300_vgg16', augment='ssd', size=300, bs=8, lr=1e-3, opt='sgd', gpu=True,
                                 quick=dict(bs=2)),
     'tv-retinanet':        dict(kind='torchvision', model='retinanet_resnet50_fpn_v2', augment='hflip', size=320, bs=8, lr=1e-4, opt='adamw', gpu=True,
                                 quick=dict(size=64, bs=2)),
 }
 
-def recipe_of(system, data, precision=None):
-    "All settings of one system on one data set"
+def recipe_of(system, data, train, precision=None, size=None):
+    "All settings of one system on one data set, of which `train` are the training records"
+    from ssd_fastai.resize import input_size
     own  = SYSTEMS[system]
-    base = RECIPES[data] if own['kind'] in ('ours', 'post') else {}
-    res = {**base, **own, **own.get(data, {})}
+    base = QUICK if data == 'quick' else DEFAULT
+    res = {**(base if own['kind'] in ('ours', 'post') else {}), **own, **own.get(data, {})}
+    res['size'] = size or res['size'] or input_size([o.size for o in train])
     if precision and own['kind'] == 'ours': res['precision'] = precision
-    return {k:v for k,v in res.items() if k not in {*RECIPES, 'seconds', 'gpu'}}
+    return {k:v for k,v in res.items() if k not in {*DATA, 'gpu'}}
 
 def splits_of(data):
     "Records of train, val and test"
@@ -212,10 +211,9 @@ def keep(dets, file):
     if hasattr(dets, 'rows'): return
     write(file, json.dumps([[o.boxes.tolist(), o.labels.tolist(), o.scores.tolist()] for o in dets]))
 
-def measure(name, r, data, budget, seed, python):
+def measure(name, r, data, splits, budget, seed, python):
     "One row, under this name, of a recipe"
     from ssd_fastai.readers import make_vocab
-    splits = splits_of(data)
     kept,vocab = kept_at(name, data, budget, seed),make_vocab(splits['train'])
     out = kept.parent
     out.mkdir(parents=True, exist_ok=True)
@@ -296,6 +294,7 @@ def arguments():
     p.add_argument('--budget', type=float, help='seconds of training; by default 300')
     p.add_argument('--compare', action='store_true', help='train nothing: write the differences between finished rows')
     p.add_argument('--prefix', default='', help='put before the names of the systems, for another version of the package')
+    p.add_argument('--size', help='of the input, e.g. 416 or 320x416; by default what each system takes')
     p.add_argument('--precision', help='of ours: float32, bf16, fp16; by default what ssd-train takes by itself')
     p.add_argument('--passes', type=int, help='train for so many passes over the training set instead')
     p.add_argument('--seeds', default='42', help='e.g. 42,43,44')
@@ -311,7 +310,7 @@ def jobs(a):
     fair   = a.all or a.quick or torch.cuda.is_available()
     chosen = [o for o,s in SYSTEMS.items() if any(w in o for w in a.only.split(',')) and (fair or not s.get('gpu'))]
     for data in (['quick'] if a.quick else a.data.split(',')):
-        budget = dict(epochs=a.passes) if a.passes else dict(seconds=a.budget or RECIPES[data]['seconds'])
+        budget = dict(epochs=a.passes) if a.passes else dict(seconds=a.budget or (4 if a.quick else 300))
         for seed in map(int, a.seeds.split(',')):
             for s in chosen: yield s,data,budget,seed
 
@@ -321,14 +320,16 @@ def device():
     return torch.cuda.get_device_name() if torch.cuda.is_available() else machine()
 
 def main(a):
+    from ssd_fastai.cli import parse_size
     file,failed = (WORK if a.quick else RESULTS)/'accuracy.json',[]
     rows = json.loads(file.read_text()) if file.exists() and (a.compare or not a.quick) else []
     if a.compare: return write(file.with_name('differences.json'), json.dumps(list(differences(rows)), indent=1)+'\n')
     for system,data,budget,seed in jobs(a):
         name = f'{a.prefix}-{system}'.lstrip('-')
-        here,r = (name, data, words(budget), seed, device()),recipe_of(system, data, a.precision)
+        here,splits = (name, data, words(budget), seed, device()),splits_of(data)
+        r = recipe_of(system, data, splits['train'], a.precision, parse_size(a.size))
         if finished(rows, here, r) and not a.again: print('done before:', *here); continue
-        try: row = measure(name, r, data, budget, seed, a.yolo_python)
+        try: row = measure(name, r, data, splits, budget, seed, a.yolo_python)
         except Exception: traceback.print_exc(); failed.append(here); continue
         rows = [o for o in rows if key(o) != here] + [row]
         write(file, json.dumps(rows, indent=1)+'\n')

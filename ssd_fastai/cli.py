@@ -304,7 +304,8 @@ def ssd_check(
     train='train', # training split: a name, several with commas (2007/trainval,2012/trainval), all, or a file
     valid='val',   # validation split, given in the same way; or a share of the training images, 0-1: 0.2; '': none
     test:str=None, # one more split to check, given in the same way
-    size='300',    # what images will be resized to for training, pixels: one number or HEIGHTxWIDTH
+    # what images will be resized to for training, pixels: one number or HEIGHTxWIDTH; left out: as in ssd-train
+    size:str=None,
     rescale=False, # will boxes be scaled from the image size that is stated to that of the image?
     json:str=None, # write everything that was found to this file
     draw:str=None, # draw the findings, sizes, aspect ratios and classes into this file (.png)
@@ -398,7 +399,9 @@ def ssd_train(
     # body: the name of a torchvision or timm model; or a detector of torchvision, which starts from COCO:
     # retinanet_resnet50_fpn_v2, ssd300_vgg16, ssdlite320_mobilenet_v3_large
     arch='resnet34',
-    size='300',       # what images are resized to, pixels: one number or HEIGHTxWIDTH
+    # what images are resized to, pixels: one number or HEIGHTxWIDTH; left out: the images' mean shape,
+    # about 400×400 pixels or, if less, their own size
+    size:str=None,
     bs:int=None,      # images per step and process; left out: 128 on a GPU, 8 on a CPU, fewer for small data sets
     epochs:int=None,  # passes over the training set; left out: 30
     minutes:float=None, # in place of --epochs: as many epochs as fit into so many minutes, which timed steps tell

@@ -41,7 +41,7 @@ from .formats import flag, our_columns
 from .readers import *
 from .readers import all_shares, describe_data
 from .records import GroundTruth, nfc, plural
-from .resize import Fit
+from .resize import Fit, input_size
 from .splits import divide, has_splits, read_train_valid, split_records
 from .tiles import check_tile, tile_records
 
@@ -570,13 +570,20 @@ def _say_twice(train, valid):
     if both: print(f'{len(both):,} of {plural(len(valid),"validation image")} in the training split too: '
                    'figures will be too good')
 
-def _as_windows(train, valid, tile, overlap, size):
+def _as_windows(train, valid, tile, overlap):
     "Both parts as windows, and a line that says so; as they are for a `tile` of None"
     if tile is None: return train,valid
     parts = [tile_records(o, tile, overlap) for o in (train,valid)]
     said  = [f'{plural(len(o), "image")} as {plural(len(p), "window")}' for o,p in zip((train,valid), parts)]
-    print(f'windows of {tile[0]}×{tile[1]} pixels, resized to {size[0]}×{size[1]}: {said[0]}, validation {said[1]}')
+    print(f'windows of {tile[0]}×{tile[1]} pixels: {said[0]}, validation {said[1]}')
     return parts
+
+def _size_for(size, train):
+    "`size` as (height, width), or for None one that suits the images of the training split"
+    if size is not None: return as_hw(size)
+    h,w = input_size([o.size for o in train])
+    print(f'size={h}×{w}: in the shape of the images; size= gives another')
+    return h,w
 
 def _batch_steps(size, method, augment, train, batch_tfms):
     "The transforms of a `DetectionDL`: of a sample, of the samples of a batch, and of the batch"
@@ -608,7 +615,7 @@ class DetectionDataLoaders(DataLoaders):
     def from_records(cls,
         train,             # `GroundTruth`s to learn from, from a reader
         valid,             # `GroundTruth`s to validate on
-        size=300,          # of the network's input, pixels: one number, or (height, width)
+        size=None,         # of the network's input, pixels: one number, or (height, width); None: `input_size`'s
         bs=None,           # images per batch; None: 128 on a GPU, 8 on a CPU, fewer for small training splits
         method='squish',   # 'squish', or 'pad' to keep the aspect ratio
         augment='default', # 'default', a `BatchAugment`, None, or a list of torchvision v2 transforms
@@ -628,10 +635,10 @@ class DetectionDataLoaders(DataLoaders):
         device = default_device() if device is None else torch.device(device)
         tile,tile_overlap = check_tile(tile, tile_overlap)
         if num_workers is None and device.type=='cpu': num_workers = 0
-        size = as_hw(size)
         _say_twice(*whole)
+        train,valid = _as_windows(*whole, tile, tile_overlap)
+        size = _size_for(size, train)
         if verify: verify_pixels(sum(whole, []))
-        train,valid = _as_windows(*whole, tile, tile_overlap, size)
         tfms  = _batch_steps(size, method, augment, train, batch_tfms)
         fit   = first(o for o in tfms['after_item'] if isinstance(o, _FitSample))
         fit.tile,fit.tile_overlap = tile,tile_overlap

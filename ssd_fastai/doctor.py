@@ -25,6 +25,7 @@ from .readers import (CLIPPED, INVERTED, LISTED_TWICE, NO_AREA, OTHER_CLASS, OTH
                                 Job, Listing, Records, Source, find_source, map_threads, merged, record_of,
                                 split_names, whole_faults)
 from .records import GroundTruth, clean_name, nfc, plural
+from .resize import input_size
 from .splits import has_splits, look, look_pairs
 
 # %% ../nbs/36_doctor.ipynb #2c7ed5e6
@@ -199,6 +200,7 @@ def _sides(record, size):
 
 def _tiny(o, size):
     "Findings on objects of picture `o` that are tiny at training size `size` (h,w), and not difficult"
+    if not o.record: return
     for b,(w,h),hard in zip(o.objs, _sides(o.record, size), o.record.difficult):
         if (w*h)**0.5<_TINY and not hard:
             o.add('tiny object', f'{w:.1f}×{h:.1f} pixels at the training size {size[0]}×{size[1]}', b)
@@ -215,8 +217,8 @@ def _open_picture(o):
     reason = f'its values from {grey[0]} to {grey[1]} become black to white'
     o.found.append(_finding('16-bit grey', _rel(image, o.root), reason, image=image))
 
-def _examine(o, size, rescale=False):
-    "Read the annotation of picture `o`, and add findings on it; `size`: (h,w) that images are resized to for training"
+def _examine(o, rescale=False):
+    "Read the annotation of picture `o`, and add findings on it"
     if any(p.kind=='image not found' for p in o.found): return
     faults,there = [],os.path.isfile(o.job.annotation)
     try: ann = o.job.parse(o.look and o.look.size, faults=faults)
@@ -228,7 +230,6 @@ def _examine(o, size, rescale=False):
     if o.look:
         _read(o, ann, rescale)
         _crowding(o)
-        _tiny(o, size)
 
 # %% ../nbs/36_doctor.ipynb #d0b1b6aa
 _LOOKALIKES = str.maketrans('АВЕЅІЈКМНОРСТХҮаеѕіјкорсухԁһԛԝΑΒΕΖΗΙΚΜΝΟΡΤΥΧοανɡ',
@@ -515,6 +516,11 @@ def _split_counts(pics, splits, main):
     return {s: dict(images=sum(s in o.splits for o in pics), objects=sum(count[s].values()),
                     classes=dict(sorted(count[s].items()))) for s in splits}
 
+def _training_size(size, pics, split):
+    "`size` as (height, width), or for None what a training chooses for this split"
+    if size is not None: return as_hw(size)
+    return input_size([o.record.size for o in pics if o.record and split in o.splits])
+
 def _boxes_of(pics, size):
     "([N,2] width and height at the training size, [N] width over height as the image shows it)"
     some  = [o.record for o in pics if o.record and o.record.names]
@@ -537,18 +543,22 @@ def check_dataset(
     train='train',   # training split: a name ('2007/train' in a VOCdevkit), with commas, a list, a file, or records
     valid='val',     # validation split, in the same form; None: none
     test=None,       # another split to check, in the same form
-    size=300,        # what images are resized to for training, a number or (height, width); decides what is tiny
+    # what images are resized to for training, a number or (height, width), which decides what is tiny; None:
+    # what a training chooses
+    size=None,
     sources=SOURCES, # dict from name to `Source`: the known layouts
     rescale=False,   # will boxes be scaled from the size that the annotation states to that of the image?
 )->DatasetReport:
     "What is wrong with a data set, where, and what to do; without splits all of it. ValueError where nothing is there"
-    size,found,vocab = as_hw(size),[],{}
+    found,vocab = [],{}
     path,splits,sources = _to_check(path, train, valid, test, sources)
     pics = _gather(path, splits, sources, found, vocab)
     for k in range(0, len(pics), 10_000):             # some at a time, which saves memory
         some = pics[k:k+10_000]
         map_threads(_open_picture, some)              # Pillow decodes in several threads at once,
-        for o in some: _examine(o, size, rescale)     # while threads would slow down annotations, Python's work
+        for o in some: _examine(o, rescale)           # while threads would slow down annotations, Python's work
+    size   = _training_size(size, pics, splits[0])
+    for o in pics: _tiny(o, size)
     main   = _class_spellings(pics)
     found += _classes(pics, splits, main, vocab[splits[0]]) + _split_findings(pics, splits, rescale)
     _copies(pics)

@@ -19,7 +19,7 @@ LAYERS = dict(
     boxes=[], images=[], cache=[], resize=['boxes'], augment=['boxes'], records=['boxes'], tiles=['records'], draw=['records', 'images'], formats=['records'],
     anchors=['resize', 'draw'], match=['draw'], losses=['match'], nms=['draw'],
     metrics=['records'], analysis=['metrics', 'draw', 'nms'],
-    synth=[], folders=['formats', 'images'], readers=['folders'], splits=['readers'], data=['splits', 'cache', 'resize', 'augment', 'draw', 'tiles'], doctor=['splits', 'draw'],
+    synth=[], folders=['formats', 'images'], readers=['folders'], splits=['readers'], data=['splits', 'cache', 'resize', 'augment', 'draw', 'tiles'], doctor=['splits', 'draw', 'resize'],
     results=['readers'],
     head=['anchors'], classic=['head', 'match', 'nms'], body=[], pretrained=['anchors', 'body'], model=['head', 'classic', 'pretrained'], alignment=['model', 'draw'],
     detector=['model', 'nms', 'resize', 'images', 'tiles', 'metrics', 'analysis'], ceiling=['detector', 'metrics'],
