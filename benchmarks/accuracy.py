@@ -120,12 +120,14 @@ def found_by(learn, records, r):
     return measure(learn, records)['last']
 
 def run_ours(splits, vocab, r, budget, seed, out):
-    "Train for the time or so many epochs, evaluate"
+    "Train for the time or so many epochs, evaluate; the model stays in `out`"
     from fastai.vision.all import set_seed
+    from ssd_fastai.files import save_detector
     set_seed(seed, reproducible=True)
     learn,c = learner(splits, r),clock(budget.get('seconds'))
     with learn.no_bar(), learn.no_logging(): train(learn, r, budget.get('epochs', 10**6), c)
     log = dict(images=c.images, seconds=c.past, weights=learn.model.config['weights_from'])
+    if r['kind'] == 'ours': save_detector(learn, out/'model.safetensors')
     return log, {o:found_by(learn, splits[o], r) for o in ('val', 'test')}
 
 # ------------------------------------------------------------------------------------------------ the others

@@ -1,0 +1,97 @@
+"""Would another suppression find more with the same weights? The models that `accuracy.py` left in runs/accuracy, on their validation splits.
+
+    python benchmarks/suppression.py   # results/suppression.json: AP, and the difference to suppression at IoU 0.5 by paired bootstrap over the images
+
+`iou T` suppresses a box whose IoU with a better one is larger than T. `diou T` takes DIoU instead (Zheng et al. 2020), `gaussian S` multiplies its score by
+exp(-IoU²/S) and `linear T` by 1-IoU where IoU is larger than T (soft-NMS, Bodla et al. 2017). The test splits are not touched.
+"""
+import argparse, json
+from functools import partial
+from statistics import mean
+
+from accuracy import EVAL, WORK, splits_of
+from bccd import ROOT, machine, write
+
+RESULTS = ROOT/'benchmarks'/'results'/'suppression.json'
+SYSTEM,AGAINST = 'ours-lite0-imagenet','iou 0.5'
+
+def hard(overlap, s, t):
+    "Rows that are kept, highest score first, with their scores"
+    import torch
+    keep,left = [],torch.ones(len(s), dtype=torch.bool)
+    for i in s.argsort(descending=True, stable=True).tolist():
+        if not left[i]: continue
+        keep.append(i)
+        left &= overlap[i] <= t
+    return keep, s[keep]
+
+def soft(overlap, s, weight):
+    "The same, where the scores of the others are multiplied by `weight(overlap)`"
+    import torch
+    now,keep,scores = s.clone(),[],[]
+    for _ in range(len(s)):
+        i = int(now.argmax())
+        if now[i] <= EVAL['score']: break
+        keep.append(i); scores.append(float(now[i]))
+        now = now*weight(overlap[i])
+        now[keep] = -1.
+    return keep, torch.tensor(scores)
+
+def ways():
+    "What is tried: a function of (boxes [N,4], scores [N]) of one class for each name"
+    import torch
+    from torchvision.ops import box_iou, distance_box_iou
+    res = {f'iou {t}': partial(lambda t, b, s: hard(box_iou(b, b), s, t), t) for t in (.4, .45, .5, .55, .6, .65, .7)}
+    res.update({f'diou {t}': partial(lambda t, b, s: hard(distance_box_iou(b, b), s, t), t) for t in (.4, .5, .6)})
+    res.update({f'gaussian {v}': partial(lambda v, b, s: soft(box_iou(b, b), s, lambda o: (-o*o/v).exp()), v) for v in (.2, .3, .5)})
+    res.update({f'linear {t}': partial(lambda t, b, s: soft(box_iou(b, b), s, lambda o: torch.where(o>t, 1-o, 1.)), t) for t in (.3, .5)})
+    return res
+
+def suppressed(d, way):
+    "Detections after one of the `ways`, class by class"
+    import torch
+    from dataclasses import replace
+    parts = [(torch.zeros(0, dtype=torch.long), torch.zeros(0))]
+    for c in d.labels.unique():
+        rows = (d.labels==c).nonzero().flatten()
+        keep,s = way(d.boxes[rows], d.scores[rows])
+        parts.append((rows[keep], s))
+    rows,s = (torch.cat(o) for o in zip(*parts))
+    best = s.argsort(descending=True, stable=True)[:EVAL['max_per_image']]
+    rows = rows[best]
+    return replace(d, boxes=d.boxes[rows], labels=d.labels[rows], scores=s[best])
+
+def rows_of(model, data, seed):
+    "A row for each of the `ways`"
+    from ssd_fastai.analysis import compare
+    from ssd_fastai.files import load_detector
+    from ssd_fastai.metrics import evaluate_detections
+    val,det = splits_of(data)['val'],load_detector(model)
+    all_of = det.detect([o.file for o in val], score=EVAL['score'], iou=1., max_per_image=1000)
+    evs = {k: evaluate_detections([suppressed(d, f) for d in all_of], val, det.vocab) for k,f in ways().items()}
+    for k,e in evs.items():
+        c = {o: compare(evs[AGAINST], e, o) for o in ('voc12', 'coco')}
+        yield dict(data=data, seed=seed, way=k, **{o: getattr(e, o) for o in c}, **{f'{o}_gain': [v.difference, *v.interval] for o,v in c.items()})
+
+def table(rows):
+    "Markdown: mean gains over the models of each data set"
+    sets = [*dict.fromkeys(o['data'] for o in rows)]
+    text = ['| COCO AP (AP50) | '+' | '.join(sets)+' | mean |', '|---'*(len(sets)+2)+'|']
+    def gains(way, d): return [mean(o[f'{f}_gain'][0] for o in rows if o['way']==way and o['data']==d) for f in ('coco', 'voc12')]
+    for way in dict.fromkeys(o['way'] for o in rows):
+        g = [gains(way, d) for d in sets]
+        g.append([mean(o) for o in zip(*g)])
+        text.append(f'| {way} | '+' | '.join(f'{a:+.3f} ({b:+.3f})' for a,b in g)+' |')
+    return '\n'.join(text)
+
+def main():
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    rows = []
+    for model in sorted(WORK.glob(f'{SYSTEM}-*-300s-*/model.safetensors')):
+        data,_,seed = model.parent.name.removeprefix(f'{SYSTEM}-').split('-')
+        rows += rows_of(model, data, int(seed))
+        print(model.parent.name, flush=True)
+        write(RESULTS, json.dumps(dict(machine=machine(), rows=rows), indent=1)+'\n')
+    print(table(rows))
+
+if __name__ == '__main__': main()
