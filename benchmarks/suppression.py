@@ -61,6 +61,15 @@ def suppressed(d, way):
     rows = rows[best]
     return replace(d, boxes=d.boxes[rows], labels=d.labels[rows], scores=s[best])
 
+def f1_of(ev):
+    "Mean over the classes of the best F1 at IoU 0.5: what one sees at a threshold, where AP also counts what has low scores"
+    import numpy as np
+    best = []
+    for k in ev.rows:
+        r,p,_ = (np.asarray(o) for o in ev.curve(k))
+        if len(r): best.append(float((2*p*r/np.maximum(p+r, 1e-9)).max()))
+    return mean(best)
+
 def rows_of(model, data, seed):
     "A row for each of the `ways`"
     from ssd_fastai.analysis import compare
@@ -71,17 +80,17 @@ def rows_of(model, data, seed):
     evs = {k: evaluate_detections([suppressed(d, f) for d in all_of], val, det.vocab) for k,f in ways().items()}
     for k,e in evs.items():
         c = {o: compare(evs[AGAINST], e, o) for o in ('voc12', 'coco')}
-        yield dict(data=data, seed=seed, way=k, **{o: getattr(e, o) for o in c}, **{f'{o}_gain': [v.difference, *v.interval] for o,v in c.items()})
+        yield dict(data=data, seed=seed, way=k, f1=f1_of(e), **{o: getattr(e, o) for o in c}, **{f'{o}_gain': [v.difference, *v.interval] for o,v in c.items()})
 
 def table(rows):
     "Markdown: mean gains over the models of each data set"
-    sets = [*dict.fromkeys(o['data'] for o in rows)]
-    text = ['| COCO AP (AP50) | '+' | '.join(sets)+' | mean |', '|---'*(len(sets)+2)+'|']
-    def gains(way, d): return [mean(o[f'{f}_gain'][0] for o in rows if o['way']==way and o['data']==d) for f in ('coco', 'voc12')]
+    sets,base = [*dict.fromkeys(o['data'] for o in rows)],{(o['data'],o['seed']): o for o in rows if o['way']==AGAINST}
+    text = ['| gain in COCO AP, AP50, F1 | '+' | '.join(sets)+' | mean |', '|---'*(len(sets)+2)+'|']
+    def gains(way, d): return [mean(o[f]-base[d,o['seed']][f] for o in rows if (o['way'],o['data'])==(way,d)) for f in ('coco', 'voc12', 'f1')]
     for way in dict.fromkeys(o['way'] for o in rows):
         g = [gains(way, d) for d in sets]
         g.append([mean(o) for o in zip(*g)])
-        text.append(f'| {way} | '+' | '.join(f'{a:+.3f} ({b:+.3f})' for a,b in g)+' |')
+        text.append(f'| {way} | '+' | '.join(', '.join(f'{x:+.3f}' for x in o) for o in g)+' |')
     return '\n'.join(text)
 
 def main():
