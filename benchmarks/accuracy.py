@@ -4,14 +4,14 @@ evaluator (`evaluate_detections`). Rows into benchmarks/results/accuracy.json as
     python benchmarks/accuracy.py                         # 5 minutes of training each on BCCD, NEU-DET, helmets and drawn shapes
     python benchmarks/accuracy.py --only resnet18 --data bccd --budget 900 --seeds 42,43,44
     python benchmarks/accuracy.py --compare               # differences between finished rows, by paired bootstrap over the test images
-    PYTHONPATH=../old python benchmarks/accuracy.py --only lite0 --prefix before   # an earlier version of the package: "before-ours-lite0-imagenet"
+    PYTHONPATH=../old python benchmarks/accuracy.py --only lite0 --prefix before --size 320   # an earlier version of the package: "before-ours-lite0-imagenet"
     python benchmarks/accuracy.py --quick                 # does every system run? A few seconds each on 60 drawn images
 
 Finished rows are skipped unless their settings were changed here (--again measures them anew). The time is that of training alone: imports, reading
 and evaluation do not count, and nobody validates on the way. The test split is evaluated once, with the final weights.
 """
 import argparse, json, os, subprocess, sys, sysconfig, time, traceback, venv
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from statistics import mean
 
@@ -23,21 +23,20 @@ ULTRALYTICS = 'ultralytics==8.4.190'
 
 # ------------------------------------------------------------------------------------------------ what is compared, and how each is set up
 # Nothing is set for a data set: None is what `ssd-train` takes. A system's own entry for a data set goes before its general one.
-DATA    = 'bccd','neu','helmet','shapes','quick'
+DATA    = 'bccd','neu','helmet','shapes'
 DEFAULT = dict(size=None, bs=None, lr=2e-3, augment='default', workers=None)
 QUICK   = dict(size=64, bs=8, lr=2e-3, augment='flip', workers=0)
 
-CLASSIC = dict(size=224)
 SSDLITE = dict(kind='torchvision', model='ssdlite320_mobilenet_v3_large', augment='ssdlite', size=320, bs=8, lr=2e-3, opt='adamw')
 SGD     = dict(opt='sgd', lr=0.15*8/192)   # torchvision's reference for SSDlite, scaled from its batch of 192
 YOLO    = dict(kind='yolo', size=416, bs=8, neu=dict(size=224), shapes=dict(size=192, bs=16), quick=dict(size=64))
 SYSTEMS = {
     'ours-resnet18':       dict(kind='ours', arch='resnet18', weights='none'),
     'ours-resnet34':       dict(kind='ours', arch='resnet34', weights='none'),
-    'ours-classic-head':      dict(kind='ours', arch='resnet34', weights='none', head='classic', bccd=CLASSIC, shapes=CLASSIC, quick=dict(size=128)),
+    'ours-classic-head':      dict(kind='ours', arch='resnet34', weights='none', head='classic', size=224, quick=dict(size=128)),
     'ours-lite0-imagenet': dict(kind='ours', arch='tf_efficientnet_lite0', weights='imagenet'),
     'post-as-it-was':      dict(kind='post', arch='resnet34', weights='none', head='classic', encoding='tanh', precision='float32', optimiser='Adam',
-                                bccd=CLASSIC, shapes=CLASSIC, quick=dict(size=128)),
+                                size=224, quick=dict(size=128)),
     'tv-ssdlite320':       dict(SSDLITE, quick=dict(size=128)),
     'tv-ssdlite320-sgd':   {**SSDLITE, **SGD, 'quick':dict(size=128)},
     'yolo11n':             dict(YOLO, model='yolo11n.yaml'),
@@ -48,16 +47,21 @@ SYSTEMS = {
                                 quick=dict(size=64, bs=2)),
 }
 
+def chosen_size(train):
+    "What `ssd-train` takes for these training records"
+    from ssd_fastai.resize import input_size   # earlier versions have none: `--prefix before` needs `--size`
+    return input_size([o.size for o in train])
+
 def recipe_of(system, data, train, precision=None, size=None):
     "All settings of one system on one data set, of which `train` are the training records"
-    from ssd_fastai.resize import input_size
     own  = SYSTEMS[system]
     base = QUICK if data == 'quick' else DEFAULT
     res = {**(base if own['kind'] in ('ours', 'post') else {}), **own, **own.get(data, {})}
-    res['size'] = size or res['size'] or input_size([o.size for o in train])
+    res['size'] = size or res['size'] or chosen_size(train)
     if precision and own['kind'] == 'ours': res['precision'] = precision
-    return {k:v for k,v in res.items() if k not in {*DATA, 'gpu'}}
+    return {k:v for k,v in res.items() if k not in {*DATA, 'quick', 'gpu'}}
 
+@cache
 def splits_of(data):
     "Records of train, val and test"
     from ssd_fastai.readers import read_voc
@@ -292,7 +296,7 @@ def finished(rows, here, recipe):
 def arguments():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--only', default='', help='systems that contain one of these words, commas between')
-    p.add_argument('--data', default='bccd,neu,helmet,shapes', help='bccd, neu, helmet, shapes')
+    p.add_argument('--data', default=','.join(DATA), help=', '.join(DATA))
     p.add_argument('--budget', type=float, help='seconds of training; by default 300')
     p.add_argument('--compare', action='store_true', help='train nothing: write the differences between finished rows')
     p.add_argument('--prefix', default='', help='put before the names of the systems, for another version of the package')

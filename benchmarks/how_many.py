@@ -3,8 +3,8 @@
     python benchmarks/how_many.py                # what is not measured yet, into benchmarks/results/how_many.json, and images/how_many.png
     python benchmarks/how_many.py bccd --seeds 42
 
-Each point is a training of the same number of steps (not epochs, not seconds), so that more images are not trained for longer. Everything else is the
-default of `ssd-train`. The images of a smaller training set are among those of a larger one. The test split is used once per model, with its final weights.
+Each point is a training of the same number of steps (not epochs, not seconds), so that more images are not trained for longer. Everything else but the
+size of the input is the default of `ssd-train`. The images of a smaller training set are among those of a larger one. The test split is used once per model, with its final weights.
 """
 import argparse, json, tempfile
 from pathlib import Path

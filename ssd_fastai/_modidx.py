@@ -786,7 +786,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'ssd_fastai.doctor._tiny': ('doctor.html#_tiny', 'ssd_fastai/doctor.py'),
                                    'ssd_fastai.doctor._to_check': ('doctor.html#_to_check', 'ssd_fastai/doctor.py'),
                                    'ssd_fastai.doctor._to_draw': ('doctor.html#_to_draw', 'ssd_fastai/doctor.py'),
-                                   'ssd_fastai.doctor._training_size': ('doctor.html#_training_size', 'ssd_fastai/doctor.py'),
                                    'ssd_fastai.doctor._turned': ('doctor.html#_turned', 'ssd_fastai/doctor.py'),
                                    'ssd_fastai.doctor._unknown': ('doctor.html#_unknown', 'ssd_fastai/doctor.py'),
                                    'ssd_fastai.doctor._verdict': ('doctor.html#_verdict', 'ssd_fastai/doctor.py'),

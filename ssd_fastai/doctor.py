@@ -516,11 +516,6 @@ def _split_counts(pics, splits, main):
     return {s: dict(images=sum(s in o.splits for o in pics), objects=sum(count[s].values()),
                     classes=dict(sorted(count[s].items()))) for s in splits}
 
-def _training_size(size, pics, split):
-    "`size` as (height, width), or for None what a training chooses for this split"
-    if size is not None: return as_hw(size)
-    return input_size([o.record.size for o in pics if o.record and split in o.splits])
-
 def _boxes_of(pics, size):
     "([N,2] width and height at the training size, [N] width over height as the image shows it)"
     some  = [o.record for o in pics if o.record and o.record.names]
@@ -550,6 +545,7 @@ def check_dataset(
     rescale=False,   # will boxes be scaled from the size that the annotation states to that of the image?
 )->DatasetReport:
     "What is wrong with a data set, where, and what to do; without splits all of it. ValueError where nothing is there"
+    if size is not None: size = as_hw(size)
     found,vocab = [],{}
     path,splits,sources = _to_check(path, train, valid, test, sources)
     pics = _gather(path, splits, sources, found, vocab)
@@ -557,7 +553,7 @@ def check_dataset(
         some = pics[k:k+10_000]
         map_threads(_open_picture, some)              # Pillow decodes in several threads at once,
         for o in some: _examine(o, rescale)           # while threads would slow down annotations, Python's work
-    size   = _training_size(size, pics, splits[0])
+    size   = size or input_size([o.record.size for o in pics if o.record and splits[0] in o.splits])
     for o in pics: _tiny(o, size)
     main   = _class_spellings(pics)
     found += _classes(pics, splits, main, vocab[splits[0]]) + _split_findings(pics, splits, rescale)
