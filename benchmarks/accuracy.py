@@ -134,6 +134,12 @@ def run_ours(splits, vocab, r, budget, seed, out):
     if r['kind'] == 'ours': save_detector(learn, out/'model.safetensors')
     return log, {o:found_by(learn, splits[o], r) for o in ('val', 'test')}
 
+def run_kept(old, splits, vocab, r, budget, seed, out):
+    "The same for a model that is in `out`, trained for the row `old`"
+    from ssd_fastai.files import load_detector
+    det = load_detector(out/'model.safetensors')
+    return {k:old[k] for k in ('images', 'seconds', 'weights')}, {o:det.detect([x.file for x in splits[o]], **EVAL) for o in ('val', 'test')}
+
 # ------------------------------------------------------------------------------------------------ the others
 def measured(dets, records, vocab, system):
     "The one evaluator"
@@ -217,13 +223,13 @@ def keep(dets, file):
     if hasattr(dets, 'rows'): return
     write(file, json.dumps([[o.boxes.tolist(), o.labels.tolist(), o.scores.tolist()] for o in dets]))
 
-def measure(name, r, data, splits, budget, seed, python):
-    "One row, under this name, of a recipe"
+def measure(name, r, data, splits, budget, seed, python, old=None):
+    "One row, under this name, of a recipe; with `old`, a row, its model is not trained again"
     from ssd_fastai.readers import make_vocab
     kept,vocab = kept_at(name, data, budget, seed),make_vocab(splits['train'])
     out = kept.parent
     out.mkdir(parents=True, exist_ok=True)
-    run = partial(run_yolo, python=python) if r['kind'] == 'yolo' else RUNNERS[r['kind']]
+    run = partial(run_kept, old) if old else partial(run_yolo, python=python) if r['kind'] == 'yolo' else RUNNERS[r['kind']]
     log,found = run(splits, vocab, r, budget, seed, out)
     keep(found['test'], kept)
     evs = {o:measured(d, splits[o], vocab, name) for o,d in found.items()}
@@ -306,6 +312,7 @@ def arguments():
     p.add_argument('--seeds', default='42', help='e.g. 42,43,44')
     p.add_argument('--all', action='store_true', help='without a GPU as well: what needs one to be compared fairly')
     p.add_argument('--again', action='store_true', help='measure finished rows anew')
+    p.add_argument('--kept', action='store_true', help='train nothing: evaluate the kept models of finished rows anew, after a change behind the network')
     p.add_argument('--quick', action='store_true', help='a few seconds each on 60 drawn images: does everything run? Figures mean nothing')
     p.add_argument('--yolo-python', help='a python that has Ultralytics; by default one is made in runs/peers')
     return p.parse_args()
@@ -334,8 +341,10 @@ def main(a):
         name = f'{a.prefix}-{system}'.lstrip('-')
         here,splits = (name, data, words(budget), seed, device()),splits_of(data)
         r = recipe_of(system, data, splits['train'], a.precision, parse_size(a.size))
-        if finished(rows, here, r) and not a.again: print('done before:', *here); continue
-        try: row = measure(name, r, data, splits, budget, seed, a.yolo_python)
+        old = next((o for o in rows if key(o) == here and finished([o], here, r)), None) if a.kept else None
+        if a.kept and not (old and kept_at(*here[:2], budget, seed).with_name('model.safetensors').exists()): print('not kept:', *here); continue
+        if finished(rows, here, r) and not (a.again or a.kept): print('done before:', *here); continue
+        try: row = measure(name, r, data, splits, budget, seed, a.yolo_python, old)
         except Exception: traceback.print_exc(); failed.append(here); continue
         rows = [o for o in rows if key(o) != here] + [row]
         write(file, json.dumps(rows, indent=1)+'\n')

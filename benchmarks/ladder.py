@@ -244,7 +244,8 @@ def climb(run, seed, budget, n=None, epochs=None):
     base = dict(seconds=round(seconds,1), budget=budget, epochs=epochs, replanned=replanned, images=len(parts[0]), split='val', counts=evs['own'].counts, n=n,
                 size=SETS[run.data]['size'], bs=SETS[run.data]['bs'], arch=run.arch, weights=learn.model.config['weights_from'], precision=precision,
                 machine=machine(), versions=dict(ssd_fastai=__version__, fastai=fastai.__version__, torch=torch.__version__, torchvision=torchvision.__version__))
-    return [dict(data=run.data, rung=name, says=says, seed=seed, **ways[way], way=way, ways=ways, **base) for name,says,way in run.rows]
+    interval = lambda way: {f:[round(x,4) for x in evs[way].interval(f)] for f in ('voc12','coco')}
+    return [dict(data=run.data, rung=name, says=says, seed=seed, **ways[way], interval=interval(way), way=way, ways=ways, **base) for name,says,way in run.rows]
 
 def read_rows(out): return json.loads(out.read_text()) if out.exists() else []
 
@@ -260,12 +261,14 @@ def keep(out, rows):
 # ---- the picture
 
 def _bars(ax, rows, title):
-    "A bar a rung: the mean over the seeds; a dot a seed; a ring where the same weights would be with scores handed out right"
+    "A bar per rung: mean over the seeds; its line: 95 % interval over images; a dot per seed; a ring: the same weights with scores handed out right"
     names = list(dict.fromkeys(o['rung'] for o in rows))
     for y,name in enumerate(names):
         mine = [o for o in rows if o['rung']==name]
         ap   = [o['voc12'] for o in mine]
+        ends = [sum(o['interval']['voc12'][i] for o in mine)/len(mine) for i in (0,1)]
         ax.barh(y, sum(ap)/len(ap), color='C0', alpha=0.45, height=0.7)
+        ax.plot(ends, [y,y], c='C0', lw=1)
         ax.plot(ap, [y]*len(ap), 'o', c='C0', ms=3.5)
         if mine[0]['way']!='own': ax.plot([o['ways']['own']['voc12'] for o in mine], [y]*len(mine), 'o', mfc='none', c='0.4', ms=4)
         ax.text(1.02, y, f'{sum(ap)/len(ap):.3f}', va='center', fontsize=7)

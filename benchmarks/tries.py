@@ -17,8 +17,9 @@ from speed import NoValidation
 
 RESULTS = ROOT/'benchmarks'/'results'/'tries.json'
 ARCH    = 'tf_efficientnet_lite0'
-# the size of the input, and how many images the base trains on per minute on two cores
-SETS = dict(bccd=((256,320), 1200), neu=((224,224), 1900), helmet=((320,320), 950), shapes=((128,128), 5000))
+# the size of the input, `ssd-train`'s default, and how many images the base trains on per minute on two cores. Rows with another size were measured
+# when it was chosen for each set
+SETS = dict(bccd=((352,480), 660), neu=((224,224), 1950), helmet=((384,480), 550), shapes=((192,224), 2450))
 
 def order(records, n, seed):
     "`n` records: the training set over and over, each time in another order"
@@ -184,7 +185,31 @@ def thaw(share=0.5):
         for p in cb.model.body.parameters(): p.requires_grad_(True)
     return callback(f)
 
-CALLBACKS = dict(progressive=progressive, frozen_norms=frozen_norms, plain_end=plain_end, thaw=thaw)
+def mosaic(share=0.8, chance=0.5):
+    "In the first `share` of the training half of the batches are mosaics: four quarters, each of another image; an object is where its centre is"
+    import torch
+    def f(cb):
+        if cb.pct_train>=share or torch.rand(())>=chance: return
+        x,(boxes,*rest) = cb.xb[0].as_subclass(torch.Tensor),[o.as_subclass(torch.Tensor) for o in cb.yb]
+        h,w = x.shape[-2:]
+        cy,cx = (round(n*(0.3+0.4*torch.rand(()).item())) for n in (h,w))
+        new,found = x.clone(),[]
+        for i,(ys,xs) in enumerate((a,b) for a in ((0,cy),(cy,h)) for b in ((0,cx),(cx,w))):
+            src = torch.arange(len(x)).roll(i)
+            new[:,:,ys[0]:ys[1],xs[0]:xs[1]] = x[src,:,ys[0]:ys[1],xs[0]:xs[1]]
+            part = torch.tensor([xs[0]/w, ys[0]/h, xs[1]/w, ys[1]/h])*2-1
+            b = boxes[src]
+            ctr = (b[...,:2]+b[...,2:])/2
+            keep = (rest[0][src]>0) & ((ctr>part[:2])&(ctr<part[2:])).all(-1)
+            b = torch.cat([b[...,:2].maximum(part[:2]), b[...,2:].minimum(part[2:])], -1)
+            found.append((b*keep[...,None], *(o[src]*keep for o in rest)))
+        boxes,*rest = (torch.cat(o, 1) for o in zip(*found))
+        order = (rest[0]>0).int().argsort(dim=1, descending=True, stable=True)[:,:max(1, int((rest[0]>0).sum(1).max()))]
+        cb.learn.xb = (new.contiguous(memory_format=torch.channels_last), *cb.xb[1:])
+        cb.learn.yb = (boxes.gather(1, order[...,None].expand(-1,-1,4)), *(o.gather(1, order) for o in rest))
+    return callback(f)
+
+CALLBACKS = dict(mosaic=mosaic, progressive=progressive, frozen_norms=frozen_norms, plain_end=plain_end, thaw=thaw)
 
 TRIES = dict(
     base     = {},
@@ -199,6 +224,7 @@ TRIES = dict(
     bs16lr4  = dict(bs=16, costs_as='bs8', lr=4e-3),
     lr3      = dict(lr=3e-3),
     lr1      = dict(lr=1e-3),
+    wd5      = dict(wd=0.05),
     qfl      = dict(loss=partial(quality_loss, 'qfl', alpha=None, gamma=2.)),
     vfl      = dict(loss=partial(quality_loss, 'vfl')),
     ciou     = dict(box='ciou'),
@@ -228,6 +254,8 @@ TRIES = dict(
     e8coco   = dict(frozen=('net.',), arch='mobilenet_v2', weights=os.environ.get('MOBILENET', 'mobilenet_v2_coco.pth')),
     mild     = dict(augment=dict(zoom_out=0.15, crop=0.25)),
     strong   = dict(augment=dict(zoom_out=0.5, side=2., crop=0.7, min_scale=0.4)),
+    mosaic   = dict(cbs=['mosaic']),
+    wide     = dict(augment=dict(zoom_out=0.3, side=2., crop=0.5, min_scale=0.4)),
     atss     = dict(loss=partial(matched_loss, atss)),
     atss1    = dict(loss=partial(matched_loss, atss), shapes=1),
     atss1q   = dict(loss=partial(matched_loss, atss, partial(quality_loss, 'qfl', alpha=None, gamma=2.)), shapes=1),
@@ -277,7 +305,7 @@ def fit(learn, t, *cbs):
     lr  = t.get('lr', 2e-3)
     lr  = slice(lr/t['slice'], lr) if 'slice' in t else lr
     cbs = [AverageWeights(), NoValidation(), *(CALLBACKS[o]() for o in t.get('cbs', ())), *cbs]
-    with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(1, lr, pct_start=t.get('pct_start', 0.25), cbs=cbs)
+    with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(1, lr, pct_start=t.get('pct_start', 0.25), wd=t.get('wd'), cbs=cbs)
 
 def step_seconds(learn, t):
     "Median time per image of a step, data and augmentation included, in a short fit"
@@ -285,10 +313,15 @@ def step_seconds(learn, t):
     fit(learn, t, callback(lambda cb: times.append(time.perf_counter()), 'after_batch'))
     return statistics.median(b-a for a,b in zip(times, times[1:]))/learn.dls.train.bs
 
-def maker(t, data, seed=42):
-    "A function that makes the learner of a try for some training records; and the splits"
+def some(records, n):
+    "`n` records, the same for every seed; all of them for None"
+    import random
+    return records if n is None else type(records)(random.Random(0).sample(list(records), n))
+
+def maker(t, data, seed=42, few=None):
+    "A function that makes the learner of a try for some training records; and the splits, `few` images of the training split if given"
     splits = splits_of(data)
-    train,valid = splits['train'],splits['val']
+    train,valid = some(splits['train'], few),splits['val']
     vocab = sorted({o for r in train for o in r.names})
     return lambda records: learner(t, records, valid[:16], vocab, SETS[data][0], seed), train, valid
 
@@ -301,39 +334,41 @@ def cost(name, data, turns=3):
     if 'progressive' in TRIES[name].get('cbs', ()): own = 0.7*own+0.3*base     # the short fits: 0.7 of their steps are small
     return dict(name=name, data=data, seconds=round(own, 5), cost=round(own/base, 3), machine=machine())
 
-FREE = {'lr', 'slice', 'pct_start', 'augment', 'box', 'box_weight', 'alpha', 'gamma'}   # these do not change what a step costs
+FREE = {'lr', 'wd', 'slice', 'pct_start', 'augment', 'box', 'box_weight', 'alpha', 'gamma'}   # these do not change what a step costs
 
 def cost_of(name, data, costs):
     "What was measured on this set, or else on others"
     if 'thaw' in TRIES[name].get('cbs', ()): return (1+cost_of('early8', data, costs))/2
     name = TRIES[name].get('costs_as', name)
-    if set(TRIES[name])<=FREE or TRIES[name].get('cbs')==['plain_end']: return 1.
+    if set(TRIES[name])<=FREE or TRIES[name].get('cbs') in (['plain_end'], ['mosaic']): return 1.
     own = [o for o in costs if o['name']==name]
     if not own: raise SystemExit(f'{name}: measure --costs first')
     return statistics.mean(o['cost'] for o in [o for o in own if o['data']==data] or own)
 
-def measure(name, data, seed, minutes, costs):
+def measure(name, data, seed, minutes, few, costs, **_):
     "One row"
     t = TRIES[name]
-    make,train,valid = maker(t, data, seed)
+    make,train,valid = maker(t, data, seed, few)
     n = round(SETS[data][1]*minutes/cost_of(name, data, costs))
     learn = make(order(train, n, seed))
     start = time.perf_counter()
     fit(learn, t)
     took = time.perf_counter()-start
     ev = learn.detector().evaluate(valid, score=0.01, iou=0.5, max_per_image=200, progress=False)
-    return dict(name=name, data=data, seed=seed, minutes=minutes, images=n, seconds=round(took), voc12=ev.voc12, coco=ev.coco, machine=machine())
+    return dict(name=name, data=data, size=list(SETS[data][0]), seed=seed, minutes=minutes, few=few, images=n, seconds=round(took), voc12=ev.voc12, coco=ev.coco, machine=machine())
 
 def table(rows, costs):
     "Each change beside the base: the mean difference of COCO AP and AP50 over the sets and seeds that both have"
-    at  = {(o['name'],o['data'],o['seed'],o['minutes']):o for o in rows}
-    for minutes in sorted({o['minutes'] for o in rows}):
-        print(f'{minutes:g} minutes: COCO AP and AP50 beside the base (seeds)')
+    like = lambda o: (o['data'],tuple(o['size']),o['seed'],o['minutes'],o.get('few'))
+    base = {like(o):o for o in rows if o['name']=='base'}
+    for minutes,few in sorted({(o['minutes'],o.get('few')) for o in rows}, key=str):
+        here = [o for o in rows if (o['minutes'],o.get('few'))==(minutes,few)]
+        print(f'{minutes:g} minutes, {few or "all"} training images: COCO AP and AP50 beside the base (seeds)')
         print(f'{"change":10} {"cost":>5}  ' + '  '.join(f'{d:>18}' for d in SETS) + '   mean')
-        for name in dict.fromkeys(o['name'] for o in rows):
+        for name in dict.fromkeys(o['name'] for o in here):
             cells,diffs = [],[]
             for d in SETS:
-                pairs = [(o, at[b]) for o in rows if (o['name'],o['data'],o['minutes'])==(name,d,minutes) and (b := ('base',d,o['seed'],minutes)) in at]
+                pairs = [(o, base[like(o)]) for o in here if (o['name'],o['data'])==(name,d) and like(o) in base]
                 of = lambda k: statistics.mean(a[k]-b[k]*(name!='base') for a,b in pairs)
                 cells.append(f"{of('coco'):+.3f} {of('voc12'):+.3f} ({len(pairs)})" if pairs else '–')
                 if pairs: diffs.append((of('coco'), of('voc12')))
@@ -352,7 +387,7 @@ def add(kind, row):
     write(RESULTS, json.dumps(found, indent=1)+'\n')
     print({k:v for k,v in row.items() if k!='machine'}, flush=True)
 
-def known(kind, here): return any(all(o[k]==v for k,v in here.items()) for o in read()[kind])
+def known(kind, here): return any(all(o.get(k)==v for k,v in here.items()) for o in read()[kind])
 
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -360,6 +395,7 @@ if __name__ == '__main__':
     p.add_argument('--data', default=','.join(SETS))
     p.add_argument('--seeds', default='42')
     p.add_argument('--minutes', type=float, default=2)
+    p.add_argument('--few', type=int, help='train on so many images: the minutes then are many passes, as in a long training')
     p.add_argument('--costs', action='store_true', help='measure what steps cost, nothing else')
     p.add_argument('--table', action='store_true')
     a = p.parse_args()
@@ -373,6 +409,6 @@ if __name__ == '__main__':
         for seed in map(int, a.seeds.split(',')):
             for name in a.tries:
                 for data in sets:
-                    here = dict(name=name, data=data, seed=seed, minutes=a.minutes)
+                    here = dict(name=name, data=data, size=list(SETS[data][0]), seed=seed, minutes=a.minutes, few=a.few)
                     if not known('rows', here): add('rows', measure(**here, costs=read()['costs']))
     if a.table: table(**read())

@@ -51,7 +51,7 @@ class MeanAP(Metric):
         if not self.active: return
         boxes,scores = decode_output(learn.model, *learn.pred)
         size,vocab = tuple(learn.xb[0].shape[-2:]),learn.dls.vocab
-        for b,l,s in suppress(boxes, scores, self.thresholds):
+        for b,l,s in suppress(boxes, scores, self.thresholds, vote=getattr(learn.model, 'vote', None)):
             self.dets.append(Detections(unit_to_px(b.cpu(), size), l.cpu(), s.cpu(), vocab, size))
         for b,l,d in zip(*(o.as_subclass(Tensor).cpu() for o in learn.yb)):
             self.truths.append((unit_to_px(b[l>0], size), l[l>0], d[l>0]))

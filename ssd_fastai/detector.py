@@ -293,7 +293,8 @@ def detections(self:Detector,
     thresholds = thresholds or self.thresholds
     n         = len(fits)
     unlimited = replace(thresholds, max_per_class=None, max_per_image=None)
-    rows = zip(suppress(boxes, scores, unlimited), fits, files or [None]*n, images or [None]*n)
+    vote = getattr(self.model, 'vote', None)
+    rows = zip(suppress(boxes, scores, unlimited, vote=vote), fits, files or [None]*n, images or [None]*n)
     found = []
     for parts,fit,file,image in rows:
         b,l,s = (o.cpu() for o in parts)

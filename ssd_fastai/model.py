@@ -44,6 +44,7 @@ class SSD(nn.Module):
         self.body,self.head,self.recipe,self.coder = body,head,recipe,coder
         self.n_classes,self.config,self.grids = n_classes,config or {},[]
         self.taken = ''   # what was taken over from another detector, in words
+        self.vote  = None # the IoU from which boxes vote, see `suppress`: that of its head
         self.register_buffer('mean', torch.tensor(mean).view(1,-1,1,1))
         self.register_buffer('std',  torch.tensor(std).view(1,-1,1,1))
         self.register_buffer('anchors', torch.zeros(0,4), persistent=False)
@@ -104,6 +105,7 @@ class HeadKind(NamedTuple):
     box_weight:float      # weight of the box loss in the sum
     fit_recipe:bool       # whether the anchors are fitted to the training boxes
     lr:float              # top learning rate
+    vote:float|None=None  # 0–1: the IoU from which boxes vote for the one that is kept, see `suppress`; None: they do not
 
 def _fpn_head(body, c, k, bias):
     return FPNHead(k, body.channels, c['n_classes'], c['width'], c['depth'], drop=c['drop'], bias=bias)
@@ -115,7 +117,7 @@ def _pretrained_head(body, c, k, bias, softmax=False):
     return PretrainedHead(pretrained_network(c['arch'], c['n_classes']).head, softmax)
 
 HEADS = dict(
-    fpn     = HeadKind(_fpn_head, DEFAULT_RECIPE, 'variance', 0., Thresholds(), 'giou', 2., True, 2e-3),
+    fpn     = HeadKind(_fpn_head, DEFAULT_RECIPE, 'variance', 0., Thresholds(), 'giou', 2., True, 2e-3, 0.65),
     classic = HeadKind(_classic_head, CLASSIC_RECIPE, 'tanh', 0.5, CLASSIC_THRESHOLDS, 'l1', 1., False, 2e-3))
 
 # the heads of torchvision's detectors: their anchors, encoding and rate are those of the detector
@@ -152,6 +154,7 @@ def _assemble(body, c, heads, head=None):
     recipe = anchors_from_dict(c['recipe'])
     if head is None: head = make_head(body, c, recipe.k, _prior_bias(c['prior']), heads)
     model  = SSD(body, head, recipe, CODERS[c['encoding']](), c['n_classes'], c['mean'], c['std'], c)
+    model.vote = head_kind(c, heads).vote
     was    = model.training
     with torch.no_grad(): model.eval()(torch.zeros(1,3,*c['size']))
     return model.train(was)

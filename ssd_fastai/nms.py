@@ -148,6 +148,22 @@ def _survivors(b, s, img, c, iou, per_class=True):
              zip(order.split(sizes), b[order].split(sizes), s.to(b.dtype)[order].split(sizes)) if len(o)]
     return torch.cat(keep).sort().values if keep else img
 
+# %% ../nbs/16_nms.ipynb #c09775a8
+def _means(b, s, c, keep, vote):
+    "Boxes [n,4] of the rows `keep` of one image: each the mean of the boxes [m,4] of its class that vote for it"
+    near = (box_iou(b[keep], b)>=vote) & (c==c[keep,None]) & (2*s>=s[keep,None])
+    near[torch.arange(len(keep)),keep] = True                 # also where a box has no area
+    w = torch.where(near, s**2, 0.)
+    return (w/w.sum(1, keepdim=True)) @ b                     # alone: exactly as it was
+
+def _voted(b, s, img, c, keep, vote):
+    "The same for a batch; rows are sorted by image"
+    rows  = img.bincount(minlength=int(img.max())+1 if len(img) else 0).tolist()
+    kept  = img[keep].bincount(minlength=len(rows)).tolist()
+    start = torch.tensor([0,*rows]).cumsum(0).tolist()
+    parts = zip(b.split(rows), s.split(rows), c.split(rows), keep.split(kept), start)
+    return torch.cat([_means(b, s, c, k-at, vote) for b,s,c,k,at in parts if len(k)] or [b[keep]])
+
 # %% ../nbs/16_nms.ipynb #fc86fb49
 def _check_scores(boxes, scores, candidates):
     "ValueError for shapes, scores or candidates that `suppress` cannot work with"
@@ -159,25 +175,34 @@ def _check_scores(boxes, scores, candidates):
     if low<0 or high>1 or (low.isnan() and ((scores<0)|(scores>1)).any()): # with a NaN, both are NaN
         raise ValueError('scores lie outside 0–1: take the sigmoid of the logits first')
 
+def _kept(b, s, img, c, K, thresholds):
+    "Rows, sorted by image and score, that become detections"
+    ok   = thresholds.passes(s).nonzero()[:,0]
+    keep = ok[_survivors(b[ok], s[ok], img[ok], c[ok], thresholds.iou, per_class=b.device.type=='cpu')]
+    if thresholds.max_per_class is not None: keep = keep[_rank_in_group((img*K+c)[keep]) < thresholds.max_per_class]
+    if thresholds.max_per_image is not None: keep = keep[_rank_in_group(img[keep])       < thresholds.max_per_image]
+    return keep
+
 @torch.no_grad()
 def suppress(
     boxes:Tensor,            # [B,A,4] xyxy, any frame
     scores:Tensor,           # [B,A,K] in 0–1, without the background's column
     thresholds=Thresholds(), # which boxes become detections
     candidates:int=2000,     # maximum (box, class) pairs per image that are considered, highest scores first
+    vote:float=None,         # 0–1: the IoU from which boxes vote for the one that is kept; None: it stays as it is
 )->list:                     # B of (boxes [n,4] float32, labels [n] int64, 1..K, scores [n] float32), highest first
     "The detections of each image of a batch. ValueError for shapes that do not fit and scores outside 0–1"
     boxes,scores = (o.as_subclass(Tensor).float() for o in (boxes,scores))
     _check_scores(boxes, scores, candidates)
     B,A,K = scores.shape
+    lower = thresholds if vote is None else thresholds.changed(score=thresholds.score/2)
     with torch.autocast(boxes.device.type, enabled=False):
-        img,a,c = _candidates(boxes, scores, thresholds, candidates)
+        img,a,c = _candidates(boxes, scores, lower, candidates)
         b,s  = boxes[img,a],scores[img,a,c]
-        keep = _survivors(b, s, img, c, thresholds.iou, per_class=b.device.type=='cpu') # by image, highest score first
-    if thresholds.max_per_class is not None: keep = keep[_rank_in_group((img*K+c)[keep]) < thresholds.max_per_class]
-    if thresholds.max_per_image is not None: keep = keep[_rank_in_group(img[keep])       < thresholds.max_per_image]
-    n    = img[keep].bincount(minlength=B).tolist()
-    return list(zip(b[keep].split(n), (c[keep]+1).split(n), s[keep].split(n)))
+        keep = _kept(b, s, img, c, K, thresholds) # by image, highest score first
+        found = b[keep] if vote is None else _voted(b, s, img, c, keep, vote)
+    n = img[keep].bincount(minlength=B).tolist()
+    return list(zip(found.split(n), (c[keep]+1).split(n), s[keep].split(n)))
 
 # %% ../nbs/16_nms.ipynb #68123ab7
 @torch.no_grad()

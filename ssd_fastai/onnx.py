@@ -21,7 +21,7 @@ from .detector import check_records, Detector
 from .files import (as_detector, check_header, check_seal, detector_header, detector_of, parse_json, seal,
                               write_whole)
 from .images import load_image
-from .model import CODERS, build_ssd
+from .model import CODERS, build_ssd, head_kind
 from .pretrained import anchors_from_dict
 from .records import Detections, plural
 
@@ -33,9 +33,11 @@ def _need(*packages):
             raise ValueError(f'ONNX needs {o}: pip install onnx onnxscript onnxruntime')
 
 # %% ../nbs/62_onnx.ipynb #e000001f
+_MOST = 2000   # candidates per image, as in `suppress`
+
 class _Decoded(nn.Module):
     "A network and its decoding: boxes `[B,A,4]` in pixels of the input, scores `[B,K,A]`, the `n` highest per image"
-    def __init__(self, model, size, n=2000):
+    def __init__(self, model, size, n=_MOST):
         super().__init__()
         self.model,self.coder,self.n = model,model.coder,n
         h,w = size
@@ -68,18 +70,50 @@ _NODES = [ # operation, inputs, outputs, attributes; 11 is the type "double"
     ('Add', 'class0 _1', 'labels', {}),
     ('GatherND', 'all_scores rows', 'scores', {}),
     ('Concat', 'row_image row_anchor', 'places', dict(axis=1)),
-    ('GatherND', 'all_boxes places', 'boxes', {})]
+    ('GatherND', 'all_boxes places', 'kept', {})]
 
-def _add_suppression(graph, thresholds):
-    "Put suppression behind a graph of `all_boxes` and `all_scores`; the thresholds become optional inputs"
+# %% ../nbs/62_onnx.ipynb #0f923a1b
+_VOTES = [ # the boxes around each kept one, [N,M] of them, out of the M best anchors of its image
+    ('ReduceMax', 'all_scores _1', 'best_scores', dict(keepdims=0)),
+    ('TopK', 'best_scores most', 'best best_anchor', {}),
+    ('Unsqueeze', 'best_anchor _axis', 'best_at', {}),
+    ('GatherND', 'all_boxes best_at', 'best_boxes', dict(batch_dims=1)),
+    ('Transpose', 'all_scores', 'by_anchor', dict(perm=[0,2,1])),
+    ('GatherND', 'by_anchor best_at', 'best_by_anchor', dict(batch_dims=1)),
+    ('Transpose', 'best_by_anchor', 'best_by_class', dict(perm=[0,2,1])),
+    ('Gather', 'best_boxes image', 'b', dict(axis=0)),
+    ('Concat', 'row_image row_class', 'pairs', dict(axis=1)),
+    ('GatherND', 'best_by_class pairs', 's', {}),
+    ('Unsqueeze', 'kept _1', 'k', {}),
+    ('Split', 'b _halves', 'b1 b2', dict(axis=2)),
+    ('Split', 'k _halves', 'k1 k2', dict(axis=2)),
+    ('Max', 'b1 k1', 'low', {}), ('Min', 'b2 k2', 'high', {}), ('Sub', 'high low', 'span', {}), ('Relu', 'span', 'shared', {}),
+    ('ReduceProd', 'shared _axis', 'inter', dict(keepdims=0)),
+    ('Sub', 'b2 b1', 'b_wh', {}), ('ReduceProd', 'b_wh _axis', 'b_area', dict(keepdims=0)),
+    ('Sub', 'k2 k1', 'k_wh', {}), ('ReduceProd', 'k_wh _axis', 'k_area', dict(keepdims=0)),
+    ('Add', 'b_area k_area', 'areas', {}), ('Sub', 'areas inter', 'union', {}), ('Mul', 'union vote', 'least', {}),
+    ('GreaterOrEqual', 'inter least', 'near', {}), ('Greater', 'inter zero', 'meets', {}),
+    ('Add', 's s', 'twice', {}), ('Unsqueeze', 'scores _1', 'k_score', {}), ('GreaterOrEqual', 'twice k_score', 'enough', {}),
+    ('And', 'near meets', 'overlaps', {}), ('And', 'overlaps enough', 'votes', {}), ('Cast', 'votes', 'ones', dict(to=1)),
+    ('Mul', 's s', 'squares', {}), ('Mul', 'ones squares', 'w', {}), ('ReduceSum', 'w _1', 'total', dict(keepdims=1)),
+    ('Div', 'w total', 'shares', {}), ('Unsqueeze', 'shares _1', 'weights', {}),
+    ('MatMul', 'weights b', 'mean1', {}), ('Squeeze', 'mean1 _1', 'mean0', {}), ('Min', 'mean0 limits', 'mean', {}), # it is rounded
+    ('Greater', 'total zero', 'any', {}), ('Where', 'any mean kept', 'boxes', {})]
+
+# %% ../nbs/62_onnx.ipynb #2d754039
+def _add_suppression(graph, thresholds, size, n, vote):
+    "Put suppression behind a graph of `all_boxes` and `all_scores` of `n` anchors; the thresholds become optional inputs"
     from onnx import TensorProto as T, helper
-    t,most  = thresholds,thresholds.max_per_class or 2000
-    inputs  = [('score', T.FLOAT, t.cutoff), ('iou', T.FLOAT, t.iou), ('max_per_class', T.INT64, most)]
-    numbers = [('_1', T.INT64, 1), ('_4', T.DOUBLE, 4.)]
-    for name,kind,v in [*inputs, *numbers]: graph.initializer.append(helper.make_tensor(name, kind, [1], [v]))
-    graph.initializer.append(helper.make_tensor('_thirds', T.INT64, [3], [1,1,1]))
+    t,most  = thresholds,thresholds.max_per_class or _MOST
+    inputs  = [('score', T.FLOAT, [t.cutoff]), ('iou', T.FLOAT, [t.iou]), ('max_per_class', T.INT64, [most])]
+    numbers = [('_1', T.INT64, [1]), ('_4', T.DOUBLE, [4.]), ('_thirds', T.INT64, [1,1,1]), ('_axis', T.INT64, [2]), ('_halves', T.INT64, [2,2]),
+               ('zero', T.FLOAT, [0.]), ('vote', T.FLOAT, [vote or 0.]), ('most', T.INT64, [min(_MOST, n)]), ('limits', T.FLOAT, [*size[::-1]]*2)]
+    nodes   = [*_NODES, *(_VOTES if vote is not None else [('Identity', 'kept', 'boxes', {})])]
+    used    = {o for _,i,*_ in nodes for o in i.split()}
+    for name,kind,v in [*inputs, *numbers]:
+        if name in used: graph.initializer.append(helper.make_tensor(name, kind, [len(v)], v))
     for name,kind,_ in inputs: graph.input.append(helper.make_tensor_value_info(name, kind, [1]))
-    for op,i,o,attributes in _NODES: graph.node.append(helper.make_node(op, i.split(), o.split(), **attributes))
+    for op,i,o,attributes in nodes: graph.node.append(helper.make_node(op, i.split(), o.split(), **attributes))
     del graph.output[:]
     outputs = [('image',T.INT64,['N']), ('labels',T.INT64,['N']), ('scores',T.FLOAT,['N']), ('boxes',T.FLOAT,['N',4])]
     for name,kind,shape in outputs: graph.output.append(helper.make_tensor_value_info(name, kind, shape))
@@ -120,7 +154,7 @@ def _finished(model, det, suppress, info=None):
     "The bytes of an ONNX file: the exported network of a detector with suppression, header and checksum"
     import onnx
     model = _copied(model)
-    if suppress: _add_suppression(model.graph, det.thresholds)
+    if suppress: _add_suppression(model.graph, det.thresholds, det.size, len(det.model.anchors), det.model.vote)
     about = dict(kind='suppressed' if suppress else 'raw', grids=[list(o) for o in det.model.grids], opset=_OPSET)
     meta  = model.metadata_props.add()
     meta.key,meta.value = 'ssd_fastai',detector_header(det, info, packages=_PACKAGES, onnx=about)
@@ -141,6 +175,7 @@ class OnnxModel:
         self.session,self.config,self.coder = session,config,CODERS[config['encoding']]()
         grids = [tuple(o) for o in header['onnx']['grids']]
         self.anchors,self.cells = anchors_from_dict(config['recipe']).make(grids)
+        self.vote = head_kind(config).vote
 
     def run(self,
         **feed, # arrays by the names of the graph's inputs
@@ -165,7 +200,7 @@ class OnnxDetector(Detector):
     def detections(self, x, _, fits, files=None, images=None, thresholds=None):
         "As `Detector.detections`, for images `x` `[B,3,H,W]`"
         t = thresholds or self.thresholds
-        limits = dict(score=np.float32([t.cutoff]), iou=np.float32([t.iou]), max_per_class=np.int64([2000]))
+        limits = dict(score=np.float32([t.cutoff]), iou=np.float32([t.iou]), max_per_class=np.int64([_MOST]))
         image,labels,scores,boxes = self.model.run(images=x.numpy(), **limits)
         boxes,n = px_to_unit(boxes, self.size),len(fits)
         found = []

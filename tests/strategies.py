@@ -494,6 +494,13 @@ def check_suppress(x, room):
     got = suppress(boxes, scores, thresholds)
     for (b,l,s),bs,ss in zip(got, boxes.tolist(), scores.tolist()):
         assert list(zip(b.tolist(), l.tolist(), s.tolist()))==greedy(bs, ss, thresholds)
+    moved = suppress(boxes, scores, thresholds, vote=0.6)
+    for (b,l,s),(b0,l0,s0),bs,ss in zip(moved, got, boxes, scores):
+        assert torch.equal(l, l0) and torch.equal(s, s0)
+        for box,k,t,was in zip(b, l, s, b0):
+            some = [i for i in range(len(bs)) if 2*ss[i,k-1]>=t and box_iou(bs[i][None], was[None])>=0.6]
+            w = ss[some,k-1]**2
+            assert torch.allclose(box, (w[:,None]*bs[some]).sum(0)/w.sum(), atol=1e-3)
     return 'correct'
 
 # --- evaluation
