@@ -51,10 +51,10 @@ def _picture_address(img):
 
 # %% ../nbs/66_app.ipynb #c44c07d0
 def _look_at(det, pic):
-    "(boxes, scores, `Fit`) of a picture or file: what the model says, without what can never be shown"
+    "(boxes, scores, `Fit`) of a picture or file: what the model says, without what can never matter"
     pixels,fit,*_ = det.opened(pic)
     boxes,scores = (o[0].cpu() for o in det.forward(torch.tensor(pixels).permute(2,0,1)[None]))
-    some = (scores>LOWEST_SCORE).any(-1)
+    some = (scores>LOWEST_SCORE/2).any(-1)   # half: these vote for boxes that are shown
     return boxes[some], scores[some], fit
 
 def see(
