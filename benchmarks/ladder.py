@@ -15,6 +15,7 @@ import argparse, inspect, json, time, warnings
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from statistics import mean
 
 import fastai, torch, torchvision
 from fastai.vision.all import Adam, Callback, CancelFitException, CancelValidException, defaults, set_seed
@@ -266,9 +267,9 @@ def _bars(ax, rows, title):
     for y,name in enumerate(names):
         mine = [o for o in rows if o['rung']==name]
         ap   = [o['voc12'] for o in mine]
-        ends = [sum(o['interval']['voc12'][i] for o in mine)/len(mine) for i in (0,1)]
+        ends = [mean(o['interval']['voc12'][i] for o in mine if 'interval' in o) for i in (0,1)] if 'interval' in mine[0] else []
         ax.barh(y, sum(ap)/len(ap), color='C0', alpha=0.45, height=0.7)
-        ax.plot(ends, [y,y], c='C0', lw=1)
+        ax.plot(ends, [y]*len(ends), c='C0', lw=1)
         ax.plot(ap, [y]*len(ap), 'o', c='C0', ms=3.5)
         if mine[0]['way']!='own': ax.plot([o['ways']['own']['voc12'] for o in mine], [y]*len(mine), 'o', mfc='none', c='0.4', ms=4)
         ax.text(1.02, y, f'{sum(ap)/len(ap):.3f}', va='center', fontsize=7)

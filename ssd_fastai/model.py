@@ -105,7 +105,7 @@ class HeadKind(NamedTuple):
     box_weight:float      # weight of the box loss in the sum
     fit_recipe:bool       # whether the anchors are fitted to the training boxes
     lr:float              # top learning rate
-    vote:float|None=None  # 0–1: the IoU from which boxes vote for the one that is kept, see `suppress`; None: they do not
+    vote:float|None=None  # 0–1: the IoU from which boxes vote for the one that is kept (`suppress`); None: never
 
 def _fpn_head(body, c, k, bias):
     return FPNHead(k, body.channels, c['n_classes'], c['width'], c['depth'], drop=c['drop'], bias=bias)

@@ -74,40 +74,59 @@ _NODES = [ # operation, inputs, outputs, attributes; 11 is the type "double"
 
 # %% ../nbs/62_onnx.ipynb #0f923a1b
 _VOTES = [ # the boxes around each kept one, [N,M] of them, out of the M best anchors of its image
-    ('ReduceMax', 'all_scores _1', 'best_scores', dict(keepdims=0)),
-    ('TopK', 'best_scores most', 'best best_anchor', {}),
-    ('Unsqueeze', 'best_anchor _axis', 'best_at', {}),
-    ('GatherND', 'all_boxes best_at', 'best_boxes', dict(batch_dims=1)),
-    ('Transpose', 'all_scores', 'by_anchor', dict(perm=[0,2,1])),
-    ('GatherND', 'by_anchor best_at', 'best_by_anchor', dict(batch_dims=1)),
-    ('Transpose', 'best_by_anchor', 'best_by_class', dict(perm=[0,2,1])),
-    ('Gather', 'best_boxes image', 'b', dict(axis=0)),
-    ('Concat', 'row_image row_class', 'pairs', dict(axis=1)),
-    ('GatherND', 'best_by_class pairs', 's', {}),
-    ('Unsqueeze', 'kept _1', 'k', {}),
-    ('Split', 'b _halves', 'b1 b2', dict(axis=2)),
-    ('Split', 'k _halves', 'k1 k2', dict(axis=2)),
-    ('Max', 'b1 k1', 'low', {}), ('Min', 'b2 k2', 'high', {}), ('Sub', 'high low', 'span', {}), ('Relu', 'span', 'shared', {}),
-    ('ReduceProd', 'shared _axis', 'inter', dict(keepdims=0)),
-    ('Sub', 'b2 b1', 'b_wh', {}), ('ReduceProd', 'b_wh _axis', 'b_area', dict(keepdims=0)),
-    ('Sub', 'k2 k1', 'k_wh', {}), ('ReduceProd', 'k_wh _axis', 'k_area', dict(keepdims=0)),
-    ('Add', 'b_area k_area', 'areas', {}), ('Sub', 'areas inter', 'union', {}), ('Mul', 'union vote', 'least', {}),
-    ('GreaterOrEqual', 'inter least', 'near', {}), ('Greater', 'inter zero', 'meets', {}),
-    ('Add', 's s', 'twice', {}), ('Unsqueeze', 'scores _1', 'k_score', {}), ('GreaterOrEqual', 'twice k_score', 'enough', {}),
-    ('And', 'near meets', 'overlaps', {}), ('And', 'overlaps enough', 'votes', {}), ('Cast', 'votes', 'ones', dict(to=1)),
-    ('Mul', 's s', 'squares', {}), ('Mul', 'ones squares', 'w', {}), ('ReduceSum', 'w _1', 'total', dict(keepdims=1)),
-    ('Div', 'w total', 'shares', {}), ('Unsqueeze', 'shares _1', 'weights', {}),
-    ('MatMul', 'weights b', 'mean1', {}), ('Squeeze', 'mean1 _1', 'mean0', {}), ('Min', 'mean0 limits', 'mean', {}), # it is rounded
-    ('Greater', 'total zero', 'any', {}), ('Where', 'any mean kept', 'boxes', {})]
+    ('ReduceMax', 'all_scores _1', 'v_best_scores', dict(keepdims=0)),
+    ('TopK', 'v_best_scores v_most', 'v_best v_best_anchor', {}),
+    ('Unsqueeze', 'v_best_anchor _axis', 'v_best_at', {}),
+    ('GatherND', 'all_boxes v_best_at', 'v_best_boxes', dict(batch_dims=1)),
+    ('Transpose', 'all_scores', 'v_by_anchor', dict(perm=[0, 2,1])),
+    ('GatherND', 'v_by_anchor v_best_at', 'v_best_by_anchor', dict(batch_dims=1)),
+    ('Transpose', 'v_best_by_anchor', 'v_best_by_class', dict(perm=[0, 2,1])),
+    ('Gather', 'v_best_boxes image', 'v_b', dict(axis=0)),
+    ('Concat', 'row_image row_class', 'v_pairs', dict(axis=1)),
+    ('GatherND', 'v_best_by_class v_pairs', 'v_s', {}),
+    ('Unsqueeze', 'kept _1', 'v_k', {}),
+    ('Split', 'v_b _halves', 'v_b1 v_b2', dict(axis=2)),
+    ('Split', 'v_k _halves', 'v_k1 v_k2', dict(axis=2)),
+    ('Max', 'v_b1 v_k1', 'v_low', {}),
+    ('Min', 'v_b2 v_k2', 'v_high', {}),
+    ('Sub', 'v_high v_low', 'v_span', {}),
+    ('Relu', 'v_span', 'v_shared', {}),
+    ('ReduceProd', 'v_shared _axis', 'v_inter', dict(keepdims=0)),
+    ('Sub', 'v_b2 v_b1', 'v_b_wh', {}),
+    ('ReduceProd', 'v_b_wh _axis', 'v_b_area', dict(keepdims=0)),
+    ('Sub', 'v_k2 v_k1', 'v_k_wh', {}),
+    ('ReduceProd', 'v_k_wh _axis', 'v_k_area', dict(keepdims=0)),
+    ('Add', 'v_b_area v_k_area', 'v_areas', {}),
+    ('Sub', 'v_areas v_inter', 'v_union', {}),
+    ('Mul', 'v_union v_vote', 'v_least', {}),
+    ('GreaterOrEqual', 'v_inter v_least', 'v_near', {}),
+    ('Greater', 'v_inter v_zero', 'v_meets', {}),
+    ('Add', 'v_s v_s', 'v_twice', {}),
+    ('Unsqueeze', 'scores _1', 'v_k_score', {}),
+    ('GreaterOrEqual', 'v_twice v_k_score', 'v_enough', {}),
+    ('And', 'v_near v_meets', 'v_overlaps', {}),
+    ('And', 'v_overlaps v_enough', 'v_votes', {}),
+    ('Cast', 'v_votes', 'v_ones', dict(to=1)),
+    ('Mul', 'v_s v_s', 'v_squares', {}),
+    ('Mul', 'v_ones v_squares', 'v_w', {}),
+    ('ReduceSum', 'v_w _1', 'v_total', dict(keepdims=1)),
+    ('Div', 'v_w v_total', 'v_shares', {}),
+    ('Unsqueeze', 'v_shares _1', 'v_weights', {}),
+    ('MatMul', 'v_weights v_b', 'v_mean1', {}),
+    ('Squeeze', 'v_mean1 _1', 'v_mean0', {}),
+    ('Min', 'v_mean0 v_limits', 'v_mean', {}),
+    ('Greater', 'v_total v_zero', 'v_any', {}),
+    ('Where', 'v_any v_mean kept', 'boxes', {})]
 
 # %% ../nbs/62_onnx.ipynb #2d754039
 def _add_suppression(graph, thresholds, size, n, vote):
-    "Put suppression behind a graph of `all_boxes` and `all_scores` of `n` anchors; the thresholds become optional inputs"
+    "Put suppression behind a graph of `all_boxes` and `all_scores` of `n` anchors; thresholds are optional inputs"
     from onnx import TensorProto as T, helper
     t,most  = thresholds,thresholds.max_per_class or _MOST
     inputs  = [('score', T.FLOAT, [t.cutoff]), ('iou', T.FLOAT, [t.iou]), ('max_per_class', T.INT64, [most])]
-    numbers = [('_1', T.INT64, [1]), ('_4', T.DOUBLE, [4.]), ('_thirds', T.INT64, [1,1,1]), ('_axis', T.INT64, [2]), ('_halves', T.INT64, [2,2]),
-               ('zero', T.FLOAT, [0.]), ('vote', T.FLOAT, [vote or 0.]), ('most', T.INT64, [min(_MOST, n)]), ('limits', T.FLOAT, [*size[::-1]]*2)]
+    numbers = [('_1', T.INT64, [1]), ('_4', T.DOUBLE, [4.]), ('_thirds', T.INT64, [1,1,1]), ('_axis', T.INT64, [2]),
+               ('_halves', T.INT64, [2,2]), ('v_zero', T.FLOAT, [0.]), ('v_vote', T.FLOAT, [vote or 0.]),
+               ('v_most', T.INT64, [min(_MOST, n)]), ('v_limits', T.FLOAT, [*size[::-1]]*2)]   # the mean is rounded
     nodes   = [*_NODES, *(_VOTES if vote is not None else [('Identity', 'kept', 'boxes', {})])]
     used    = {o for _,i,*_ in nodes for o in i.split()}
     for name,kind,v in [*inputs, *numbers]:
