@@ -152,13 +152,13 @@ def _survivors(b, s, img, c, iou, per_class=True):
 def _means(b, s, c, keep, vote):
     "Boxes [n,4] of the rows `keep` of one image: each the mean of the boxes [m,4] of its class that vote for it"
     near = (box_iou(b[keep], b)>=vote) & (c==c[keep,None]) & (2*s>=s[keep,None])
-    near[torch.arange(len(keep)),keep] = True                 # also where a box has no area
+    near[torch.arange(len(keep), device=keep.device),keep] = True # also where a box has no area
     w = torch.where(near, s**2, 0.)
     return (w/w.sum(1, keepdim=True)) @ b                     # alone: exactly as it was
 
 def _voted(b, s, img, c, keep, vote):
     "The same for a batch; rows are sorted by image"
-    rows  = img.bincount(minlength=int(img.max())+1 if len(img) else 0).tolist()
+    rows  = img.bincount().tolist()
     kept  = img[keep].bincount(minlength=len(rows)).tolist()
     start = torch.tensor([0,*rows]).cumsum(0).tolist()
     parts = zip(b.split(rows), s.split(rows), c.split(rows), keep.split(kept), start)
