@@ -301,7 +301,7 @@ def finished(rows, here, recipe):
 
 def arguments():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('--only', default='', help='systems that contain one of these words, commas between')
+    p.add_argument('--only', default='', help='systems by name, or those whose name contains one of these words; commas between')
     p.add_argument('--data', default=','.join(DATA), help=', '.join(DATA))
     p.add_argument('--budget', type=float, help='seconds of training; by default 300')
     p.add_argument('--compare', action='store_true', help='train nothing: write the differences between finished rows')
@@ -321,7 +321,7 @@ def jobs(a):
     "Which rows are asked for"
     import torch
     fair   = a.all or a.quick or torch.cuda.is_available()
-    chosen = [o for o,s in SYSTEMS.items() if any(w in o for w in a.only.split(',')) and (fair or not s.get('gpu'))]
+    chosen = [o for o,s in SYSTEMS.items() if any(w == o if w in SYSTEMS else w in o for w in a.only.split(',')) and (fair or not s.get('gpu'))]
     for data in (['quick'] if a.quick else a.data.split(',')):
         budget = dict(epochs=a.passes) if a.passes else dict(seconds=a.budget or (4 if a.quick else 300))
         for seed in map(int, a.seeds.split(',')):

@@ -30,6 +30,10 @@ def readme_lines():
     "Lines of the README that train on BCCD"
     return [l for l in (ROOT/'README.md').read_text().splitlines() if l.startswith('ssd-train') and 'BCCD' in l]
 
+def name_of(line):
+    "The last part of what comes after `--out`"
+    return re.search(r'--out \S*?([^/\s]+)(\s|$)', line)[1]
+
 def run(args): subprocess.run(args, cwd=WORK, check=True)
 
 def measure(line):
@@ -63,10 +67,11 @@ if __name__ == '__main__':
     words = sys.argv[1:]
     WORK.mkdir(parents=True, exist_ok=True)
     if not (WORK/'BCCD').exists(): (WORK/'BCCD').symlink_to(DATA)
-    done = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    for line in readme_lines():
+    lines = {name_of(l):l for l in readme_lines()}
+    done  = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    done  = {k:o for k,o in done.items() if o['line']==lines.get(k)}   # figures of other lines would mislead
+    for name,line in lines.items():
         if words and not any(w in line for w in words): continue
-        name = re.search(r'--out \S*?([^/\s]+)(\s|$)', line)[1]
         done[name] = measure(line)
         write(RESULTS, json.dumps(done, indent=1) + '\n')
         print(name, {k:done[name][k] for k in ('seconds', 'val_voc12', 'test_voc12', 'test_coco')})

@@ -224,6 +224,7 @@ TRIES = dict(
     bs16lr4  = dict(bs=16, costs_as='bs8', lr=4e-3),
     lr3      = dict(lr=3e-3),
     lr1      = dict(lr=1e-3),
+    wd0      = dict(wd=0.),
     wd5      = dict(wd=0.05),
     qfl      = dict(loss=partial(quality_loss, 'qfl', alpha=None, gamma=2.)),
     vfl      = dict(loss=partial(quality_loss, 'vfl')),
