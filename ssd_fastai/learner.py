@@ -453,7 +453,7 @@ def fused_adamw(
     lr=1e-3, # learning rate
     **kwargs # for `torch.optim.AdamW`
 ):
-    "PyTorch's AdamW for fastai: one call for all tensors"
+    "PyTorch's AdamW for fastai: one call for all tensors. All of them decay: `wd_bn_bias` has no effect"
     return _LiveOptim(params, torch.optim.AdamW, lr=lr, fused=True, **kwargs)
 
 # %% ../nbs/52_learner.ipynb #cd0238d7
