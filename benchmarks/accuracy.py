@@ -295,9 +295,9 @@ def table(rows):
 def key(o): return o['system'], o['data'], words(o['budget']), o['seed'], o['machine']
 
 def finished(rows, here, recipe):
-    "Is this row there, measured with today's settings?"
+    "This row, if it is there and was measured with today's settings, or None"
     r = json.loads(json.dumps(recipe))
-    return any(key(o) == here and o['recipe'] == r for o in rows)
+    return next((o for o in rows if key(o) == here and o['recipe'] == r), None)
 
 def arguments():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -341,10 +341,10 @@ def main(a):
         name = f'{a.prefix}-{system}'.lstrip('-')
         here,splits = (name, data, words(budget), seed, device()),splits_of(data)
         r = recipe_of(system, data, splits['train'], a.precision, parse_size(a.size))
-        old = next((o for o in rows if key(o) == here and finished([o], here, r)), None) if a.kept else None
-        if a.kept and not (old and kept_at(*here[:2], budget, seed).with_name('model.safetensors').exists()): print('not kept:', *here); continue
-        if finished(rows, here, r) and not (a.again or a.kept): print('done before:', *here); continue
-        try: row = measure(name, r, data, splits, budget, seed, a.yolo_python, old)
+        old = finished(rows, here, r)
+        if a.kept and not (old and kept_at(name, data, budget, seed).with_name('model.safetensors').exists()): print('not kept:', *here); continue
+        if old and not (a.again or a.kept): print('done before:', *here); continue
+        try: row = measure(name, r, data, splits, budget, seed, a.yolo_python, old if a.kept else None)
         except Exception: traceback.print_exc(); failed.append(here); continue
         rows = [o for o in rows if key(o) != here] + [row]
         write(file, json.dumps(rows, indent=1)+'\n')

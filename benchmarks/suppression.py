@@ -47,17 +47,18 @@ def ways():
     res.update({f'diou {t}': partial(lambda t, b, s: hard(distance_box_iou(b, b), s, t), t) for t in (.4, .5, .6)})
     res.update({f'gaussian {v}': partial(lambda v, b, s: soft(box_iou(b, b), s, lambda o: (-o*o/v).exp()), v) for v in (.2, .3, .5)})
     res.update({f'linear {t}': partial(lambda t, b, s: soft(box_iou(b, b), s, lambda o: torch.where(o>t, 1-o, 1.)), t) for t in (.3, .5)})
-    around = lambda b, s, *how: vote(box_iou(b, b), b, s, *how)
-    res.update({f'vote{"²" if p==2 else ""} {t}': partial(lambda b, s, t, p: around(b, s, t, p), t=t, p=p) for p in (1,2) for t in (.5, .6, .65, .7, .8)})
-    res.update({f'vote² {t}, {v}': partial(lambda b, s, t, v: around(b, s, t, 2, v), t=t, v=v) for t in (.5, .65) for v in (.025, .05, .1)})
+    res.update({f'vote{"²" if p==2 else ""} {t}': partial(vote, t=t, power=p) for p in (1,2) for t in (.5, .6, .65, .7, .8)})
+    res.update({f'vote² {t}, {v}': partial(vote, t=t, power=2, sigma=v) for t in (.5, .65) for v in (.025, .05, .1)})
     return res
 
-def vote(overlap, b, s, t, power=1, sigma=None, share=0.5):
+def vote(b, s, t, power, sigma=None):
     "The rows of suppression at IoU 0.5, their scores, and the mean of the boxes around each"
     import torch
+    from torchvision.ops import box_iou
+    overlap = box_iou(b, b)
     keep,best = hard(overlap, s, 0.5)
     o = overlap[keep]
-    w = torch.where((o>=t) & (s[None] >= share*best[:,None]), s**power, 0.)
+    w = torch.where((o>=t) & (s[None] >= 0.5*best[:,None]), s**power, 0.)
     if sigma: w = w*(-(1-o)**2/sigma).exp()
     return keep, best, w@b/w.sum(1, keepdim=True)
 
