@@ -43,7 +43,7 @@ from ssd_fastai.runs import learner_for, plan_stages, train_run
 WORK,RESULTS = ROOT/'runs'/'ladder',ROOT/'benchmarks'/'results'/'ladder.json'
 LR,WD = HEADS['fpn'].lr,inspect.signature(train_run).parameters['wd'].default   # what `ssd-train` does
 SEEDS = 1,2
-SETS  = dict(shapes=dict(size=128, bs=8, budget=60), bccd=dict(size=(256,320), bs=4, budget=120))
+SETS  = dict(shapes=dict(size=128, bs=8, budget=60), bccd=dict(size=None, bs=None, budget=120))   # None: what `ssd-train` takes
 
 # ---- the rungs: each has all changes of the rungs before it and one more. What makes training faster, what lets it see small objects, and class
 # scores that start low come first: without them nothing is learned in a minute and no cure shows. The last rung is beyond the default
@@ -70,7 +70,8 @@ CHANGES = [
     ('flip',       '',    'horizontal flips'),
     ('average',    '',    'a moving average of the weights'),
     ('giou',       '',    'GIoU box loss with weight 2, not L1 of the corners'),
-    ('augment',    '',    'the default augmentation, not flips alone: this is the default'),
+    ('augment',    '',    'the default augmentation, not flips alone'),
+    ('votes',      '',    'a kept box is the mean of those that vote for it: this is the default'),
     ('frozen',     '',    'beyond the default: the body frozen for the first sixth of the epochs'),
 ]
 NAMES = [o for o,*_ in CHANGES]
@@ -81,26 +82,26 @@ class Run:
     "One training and the rows that come of it"
     data:str             # 'shapes' or 'bccd'
     on:frozenset         # changes against the post
-    rows:tuple           # (name, in words, how scores are handed out: 'last', 'order' or 'own') of each
+    rows:tuple           # (name, in words, its way to detections, of `WAYS`) of each
     arch:str='resnet18'
     start:str='random'   # or from ImageNet: 'all' at one rate, 'frozen' then all, 'unfreezing' by stages with discriminative rates
 
 def rungs():
-    "The rungs on drawn shapes, from ImageNet weights as in the post; the last but one is the default. Rungs that only assign scores differently share a training"
+    "The rungs on drawn shapes, from ImageNet weights as in the post; the last but one is the default. Rungs that differ after the network only share a training"
     run  = lambda on,row: Run('shapes', frozenset(on), (row,), 'tf_efficientnet_lite0', 'frozen' if 'frozen' in on else 'all')
     runs = [run((), ('post', 'the post as it is', 'last'))]
     for i,(name,s,says) in enumerate(CHANGES):
-        row = name, says, 'own' if i>=NAMES.index('scores') else 'order' if name=='label' else 'last'
-        if name in ('label','scores'): runs[-1] = replace(runs[-1], rows=(*runs[-1].rows, row))
+        row = name, says, 'votes' if i>=NAMES.index('votes') else 'own' if i>=NAMES.index('scores') else 'order' if name=='label' else 'last'
+        if name in ('label','scores','votes'): runs[-1] = replace(runs[-1], on=runs[-1].on|{name}, rows=(*runs[-1].rows, row))
         else: runs.append(run(NAMES[:i+1], row))
     return runs
 
 def cells():
     "The runs on BCCD: three from random weights, three from ImageNet's"
     cured = frozenset(o for o,code,_ in CHANGES if code and o not in ('levels','encoding'))
-    lite  = lambda name,says,start: Run('bccd', TODAY, ((name,says,'own'),), 'tf_efficientnet_lite0', start)
+    lite  = lambda name,says,start: Run('bccd', TODAY, ((name,says,'votes'),), 'tf_efficientnet_lite0', start)
     return [Run('bccd', frozenset(), (('post','the post as it is','last'),)), Run('bccd', cured, (('cured','the post, its mistakes cured','own'),)),
-            Run('bccd', TODAY, (('default','today\'s default','own'),)), lite('lite0-all','ImageNet weights, all at once with one rate, as ssd-train does','all'),
+            Run('bccd', TODAY, (('default','today\'s default','votes'),)), lite('lite0-all','ImageNet weights, all at once with one rate, as ssd-train does','all'),
             lite('lite0-frozen','ImageNet weights, the body frozen for the first sixth of the epochs','frozen'),
             lite('lite0-unfreezing','ImageNet weights, fit_unfreezing with discriminative rates','unfreezing')]
 
@@ -108,7 +109,7 @@ def without():
     "The default on BCCD without one change, for those that a minute of drawn shapes is too short or too clean to judge; without `flip`, no augmentation at all"
     doubtful = 'band','flip','average','giou','augment'
     less = lambda o: TODAY-{o, 'augment'} if o=='flip' else TODAY-{o}
-    return [Run('bccd', less(o), ((f'without {o}', f"today's default less `{o}`{' and `augment`' if o=='flip' else ''}", 'own'),)) for o in doubtful]
+    return [Run('bccd', less(o), ((f'without {o}', f"today's default less `{o}`{' and `augment`' if o=='flip' else ''}", 'votes'),)) for o in doubtful]
 
 def all_runs(): return [*rungs(), *cells(), *without()]
 
@@ -206,16 +207,18 @@ def choose_epochs(run, parts, seed, budget):
 
 # the post suppresses class by class and limits the detections of each class; the evaluation's 200 per image are its 200 per class
 _PROTOCOL = EVALUATION_THRESHOLDS.changed(max_per_class=200)
-WAYS = dict(last=_PROTOCOL, order=_PROTOCOL, own=EVALUATION_THRESHOLDS, drawn=CLASSIC_THRESHOLDS) # `drawn`: as the post draws
+WAYS = dict(last=_PROTOCOL, order=_PROTOCOL, own=EVALUATION_THRESHOLDS, votes=EVALUATION_THRESHOLDS,
+            drawn=CLASSIC_THRESHOLDS) # `drawn`: as the post draws
 
 def hand_out(way, det, boxes, scores, fit, file):
-    "One image's `Detections`: scores handed out as the post does ('last', 'drawn'), with S4 cured ('order'), or right ('own')"
-    if way=='own': return det.detections(boxes[None], scores[None], [fit], [file], thresholds=WAYS[way])[0]
+    "One image's `Detections`: scores as the post has them ('last', 'drawn'), with S4 cured ('order'), right ('own'), right and with boxes that vote ('votes')"
+    det.model.vote = HEADS['fpn'].vote if way=='votes' else None
+    if way in ('own','votes'): return det.detections(boxes[None], scores[None], [fit], [file], thresholds=WAYS[way])[0]
     b,l,s = post_detections(boxes, scores, label=way=='order', thresholds=WAYS[way])
     return Detections(fit.to_px(b), l, s, det.vocab, fit.orig, file=file)
 
 def measure(learn, records, bs=16):
-    "VOC12's and COCO's AP in each of the ways to hand out scores"
+    "The evaluation of each way from the network's output to detections"
     det,found = learn.detector(),{o:[] for o in WAYS}
     for i in range(0, len(records), bs):
         some = records[i:i+bs]
@@ -243,7 +246,7 @@ def climb(run, seed, budget, n=None, epochs=None):
     evs = measure(learn, parts[1])
     ways = {k:dict(voc12=round(o.voc12,4), coco=round(o.coco,4)) for k,o in evs.items()}
     base = dict(seconds=round(seconds,1), budget=budget, epochs=epochs, replanned=replanned, images=len(parts[0]), split='val', counts=evs['own'].counts, n=n,
-                size=SETS[run.data]['size'], bs=SETS[run.data]['bs'], arch=run.arch, weights=learn.model.config['weights_from'], precision=precision,
+                size=list(learn.dls.size), bs=learn.dls.bs, arch=run.arch, weights=learn.model.config['weights_from'], precision=precision,
                 machine=machine(), versions=dict(ssd_fastai=__version__, fastai=fastai.__version__, torch=torch.__version__, torchvision=torchvision.__version__))
     interval = lambda way: {f:[round(x,4) for x in evs[way].interval(f)] for f in ('voc12','coco')}
     return [dict(data=run.data, rung=name, says=says, seed=seed, **ways[way], interval=interval(way), way=way, ways=ways, **base) for name,says,way in run.rows]
@@ -267,11 +270,11 @@ def _bars(ax, rows, title):
     for y,name in enumerate(names):
         mine = [o for o in rows if o['rung']==name]
         ap   = [o['voc12'] for o in mine]
-        ends = [mean(o['interval']['voc12'][i] for o in mine if 'interval' in o) for i in (0,1)] if 'interval' in mine[0] else []
+        ends = [mean(o['interval']['voc12'][i] for o in mine) for i in (0,1)]
         ax.barh(y, sum(ap)/len(ap), color='C0', alpha=0.45, height=0.7)
         ax.plot(ends, [y]*len(ends), c='C0', lw=1)
         ax.plot(ap, [y]*len(ap), 'o', c='C0', ms=3.5)
-        if mine[0]['way']!='own': ax.plot([o['ways']['own']['voc12'] for o in mine], [y]*len(mine), 'o', mfc='none', c='0.4', ms=4)
+        if mine[0]['way'] in ('last','order'): ax.plot([o['ways']['own']['voc12'] for o in mine], [y]*len(mine), 'o', mfc='none', c='0.4', ms=4)
         ax.text(1.02, y, f'{sum(ap)/len(ap):.3f}', va='center', fontsize=7)
     ax.set(yticks=range(len(names)), xlim=(0,1), ylim=(len(names)-.4,-.6), xlabel='AP50 (VOC12), validation split')
     codes = {o:s for o,s,_ in CHANGES}
