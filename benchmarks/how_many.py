@@ -4,7 +4,7 @@
     python benchmarks/how_many.py bccd --seeds 42
 
 Each point is a training of the same number of steps (not epochs, not seconds), so that more images are not trained for longer. Everything else but the
-size of the input is the default of `ssd-train`. The images of a smaller training set are among those of a larger one. The test split is used once per model, with its final weights.
+batch, four images, is the default of `ssd-train`. The images of a smaller training set are among those of a larger one. The test split is used once per model, with its final weights.
 """
 import argparse, json, tempfile
 from pathlib import Path
@@ -12,7 +12,7 @@ from pathlib import Path
 from bccd import ROOT, SETS_AT, machine, write
 
 RESULTS = ROOT/'benchmarks'/'results'/'how_many.json'
-SETS    = dict(bccd=('bccd/BCCD', (256,320), (25,50,100,205)), neu=('neu', (224,224), (25,50,100,200,400,800)))
+SETS    = dict(bccd=('bccd/BCCD', (25,50,100,205)), neu=('neu', (25,50,100,200,400,800)))
 ARCH, BS, STEPS = 'tf_efficientnet_lite0', 4, 400
 
 def subset(records, n, seed):
@@ -27,11 +27,11 @@ def measure(data, n, seed):
     from ssd_fastai.files import load_detector
     from ssd_fastai.readers import read_split
     from ssd_fastai.runs import train_run
-    folder,size,_ = SETS[data]
+    folder = SETS[data][0]
     train,valid,test = (read_split(SETS_AT/folder, o, verbose=False) for o in ('train','val','test'))
     vocab = sorted({o for r in train for o in r.names})
     some  = subset(train, n, seed)
-    make  = lambda: DetectionDataLoaders.from_records(some, valid[:16], size=size, bs=min(BS, n), vocab=vocab, verify=False, num_workers=0)
+    make  = lambda: DetectionDataLoaders.from_records(some, valid[:16], bs=min(BS, n), vocab=vocab, verify=False, num_workers=0)
     with tempfile.TemporaryDirectory() as out:
         train_run(make, ARCH, out, epochs=max(1, round(STEPS/(n//min(BS, n)))), seed=seed, weights='imagenet')
         det = load_detector(Path(out)/'model.safetensors')
@@ -64,7 +64,7 @@ if __name__ == '__main__':
     rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
     for seed in map(int, args.seeds.split(',')):
         for data in args.sets or SETS:
-            for n in SETS[data][2]:
+            for n in SETS[data][1]:
                 if any((o['data'],o['images'],o['seed'])==(data,n,seed) for o in rows): continue
                 rows.append(measure(data, n, seed))
                 write(RESULTS, json.dumps(rows, indent=1) + '\n')
