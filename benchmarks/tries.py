@@ -253,6 +253,7 @@ TRIES = dict(
     e8slice  = dict(frozen=('net.',), costs_as='early8', slice=3),
     e8bs8    = dict(frozen=('net.',), bs=8),
     e8coco   = dict(frozen=('net.',), arch='mobilenet_v2', weights=os.environ.get('MOBILENET', 'mobilenet_v2_coco.pth')),
+    flips    = dict(augment=dict(zoom_out=0, crop=0, colour=0)),   # without the default augmentation: mirror images alone
     mild     = dict(augment=dict(zoom_out=0.15, crop=0.25)),
     strong   = dict(augment=dict(zoom_out=0.5, side=2., crop=0.7, min_scale=0.4)),
     mosaic   = dict(cbs=['mosaic']),
