@@ -12,6 +12,7 @@ with the number of epochs that its own pace allows. A run leaves its row, not it
 BCCD is looked for as bccd/BCCD in the folder named by SSD_FASTAI_DATA (default ../shared/data), and skipped with a line where it is absent.
 """
 import argparse, inspect, json, time, warnings
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -76,6 +77,7 @@ CHANGES = [
 ]
 NAMES = [o for o,*_ in CHANGES]
 TODAY = frozenset(NAMES)-{'frozen'}   # the default
+AFTER = dict(label='order', scores='own', votes='votes')   # changes after the network, on the weights of the rung before: the way (of `WAYS`) from there on
 
 @dataclass(frozen=True)
 class Run:
@@ -90,9 +92,11 @@ def rungs():
     "The rungs on drawn shapes, from ImageNet weights as in the post; the last but one is the default. Rungs that differ after the network only share a training"
     run  = lambda on,row: Run('shapes', frozenset(on), (row,), 'tf_efficientnet_lite0', 'frozen' if 'frozen' in on else 'all')
     runs = [run((), ('post', 'the post as it is', 'last'))]
-    for i,(name,s,says) in enumerate(CHANGES):
-        row = name, says, 'votes' if i>=NAMES.index('votes') else 'own' if i>=NAMES.index('scores') else 'order' if name=='label' else 'last'
-        if name in ('label','scores','votes'): runs[-1] = replace(runs[-1], on=runs[-1].on|{name}, rows=(*runs[-1].rows, row))
+    way  = 'last'
+    for i,(name,_,says) in enumerate(CHANGES):
+        way = AFTER.get(name, way)
+        row = name, says, way
+        if name in AFTER: runs[-1] = replace(runs[-1], on=runs[-1].on|{name}, rows=(*runs[-1].rows, row))
         else: runs.append(run(NAMES[:i+1], row))
     return runs
 
@@ -212,20 +216,27 @@ WAYS = dict(last=_PROTOCOL, order=_PROTOCOL, own=EVALUATION_THRESHOLDS, votes=EV
 
 def hand_out(way, det, boxes, scores, fit, file):
     "One image's `Detections`: scores as the post has them ('last', 'drawn'), with S4 cured ('order'), right ('own'), right and with boxes that vote ('votes')"
-    det.model.vote = HEADS['fpn'].vote if way=='votes' else None
     if way in ('own','votes'): return det.detections(boxes[None], scores[None], [fit], [file], thresholds=WAYS[way])[0]
     b,l,s = post_detections(boxes, scores, label=way=='order', thresholds=WAYS[way])
     return Detections(fit.to_px(b), l, s, det.vocab, fit.orig, file=file)
 
+def with_vote(det, vote):
+    "This detector with another `vote`, on the same weights"
+    res = copy(det)
+    res.model = copy(det.model)
+    res.model.vote = vote
+    return res
+
 def measure(learn, records, bs=16):
     "The evaluation of each way from the network's output to detections"
     det,found = learn.detector(),{o:[] for o in WAYS}
+    voting,plain = with_vote(det, HEADS['fpn'].vote),with_vote(det, None)
     for i in range(0, len(records), bs):
         some = records[i:i+bs]
         fits = [Fit(r.size, det.size, det.method) for r in some]
         outs = det.forward(torch.stack([image_tensor(f.image(load_image(r.file))) for f,r in zip(fits, some)]))
         for r,f,b,s in zip(some, fits, *outs):
-            for way,o in found.items(): o.append(hand_out(way, det, b, s, f, r.file))
+            for way,o in found.items(): o.append(hand_out(way, voting if way=='votes' else plain, b, s, f, r.file))
     return {way: evaluate_detections(o, records, det.vocab, WAYS[way], size=list(det.size), resize=det.method) for way,o in found.items()}
 
 # ---- rows
