@@ -240,30 +240,33 @@ def measure(name, r, data, splits, budget, seed, python, old=None):
                for o,e in evs.items()}
     return dict(system=name, data=data, budget=budget, seed=seed, **log, **figures, recipe=r, protocol=evs['test'].protocol, machine=device())
 
-def differences(rows):
-    "Each system beside our best start, with the same seed: paired bootstrap over the test images"
+def differences(rows, earlier=()):
+    "Each system beside our best start, with the same seed: paired bootstrap over the test images. `earlier` goes first: of it stays what can't be made anew"
     from ssd_fastai.analysis import compare
     from ssd_fastai.readers import make_vocab
     from ssd_fastai.records import Detections
+    def kept(o): return kept_at(o['system'], o['data'], o['budget'], o['seed'])
     def evaluation(o):
         splits = splits_of(o['data'])
         vocab,test = make_vocab(splits['train']),splits['test']
-        read = json.loads(kept_at(o['system'], o['data'], o['budget'], o['seed']).read_text())
+        read = json.loads(kept(o).read_text())
         return measured([Detections(*d, vocab, r.size) for d,r in zip(read, test)], test, vocab, o['system'])
-    there = [o for o in rows if kept_at(o['system'], o['data'], o['budget'], o['seed']).exists()]
-    for data,budget,seed in dict.fromkeys((o['data'], words(o['budget']), o['seed']) for o in there):
-        here = [o for o in there if (o['data'], words(o['budget']), o['seed']) == (data, budget, seed)]
-        ours = [o for o in here if o['system'].startswith('ours')]
-        if not ours: continue
-        best = max(ours, key=lambda o: o['val']['coco'])
+    def of(data, budget, seed): return [o for o in rows if (o['data'], words(o['budget']), o['seed']) == (data, budget, seed)]
+    new = []
+    for what in dict.fromkeys((o['data'], words(o['budget']), o['seed']) for o in rows):
+        best = max((o for o in of(*what) if o['system'].startswith('ours')), key=lambda o: o['val']['coco'], default=None)
+        others = [o for o in of(*what) if o is not best and kept(o).exists()]
+        if not (best and kept(best).exists() and others): continue
         a = evaluation(best)
-        for o in here:
-            if o is best: continue
+        for o in others:
             b = evaluation(o)
             for form in ('voc12', 'coco'):
                 c = compare(b, a, form, allow=('source',))
-                yield dict(data=data, budget=budget, seed=seed, ours=best['system'], other=o['system'], form=form, difference=c.difference,
-                           interval=c.interval, wins=c.wins)
+                new.append(dict(zip(('data', 'budget', 'seed'), what), ours=best['system'], other=o['system'], form=form, difference=c.difference,
+                                interval=c.interval, wins=c.wins))
+    def pair(o): return tuple(o[k] for k in ('data', 'budget', 'seed', 'other', 'form'))
+    there = {pair(o) for o in new}
+    return [o for o in earlier if pair(o) not in there] + new
 
 def words(budget): return f"{budget['seconds']:g} s" if 'seconds' in budget else f"{budget['epochs']} passes"
 
@@ -336,7 +339,9 @@ def main(a):
     from ssd_fastai.cli import parse_size
     file,failed = (WORK if a.quick else RESULTS)/'accuracy.json',[]
     rows = json.loads(file.read_text()) if file.exists() and (a.compare or not a.quick) else []
-    if a.compare: return write(file.with_name('differences.json'), json.dumps(list(differences(rows)), indent=1)+'\n')
+    if a.compare:
+        compared = file.with_name('differences.json')
+        return write(compared, json.dumps(differences(rows, json.loads(compared.read_text()) if compared.exists() else ()), indent=1)+'\n')
     for system,data,budget,seed in jobs(a):
         name = f'{a.prefix}-{system}'.lstrip('-')
         here,splits = (name, data, words(budget), seed, device()),splits_of(data)
