@@ -240,8 +240,8 @@ def measure(name, r, data, splits, budget, seed, python, old=None):
                for o,e in evs.items()}
     return dict(system=name, data=data, budget=budget, seed=seed, **log, **figures, recipe=r, protocol=evs['test'].protocol, machine=device())
 
-def differences(rows, earlier=()):
-    "Each system beside our best start, with the same seed: paired bootstrap over the test images. `earlier` goes first: of it stays what can't be made anew"
+def differences(rows):
+    "Each system beside our best start, with the same seed, where the detections of both are kept: paired bootstrap over the test images"
     from ssd_fastai.analysis import compare
     from ssd_fastai.readers import make_vocab
     from ssd_fastai.records import Detections
@@ -251,22 +251,33 @@ def differences(rows, earlier=()):
         vocab,test = make_vocab(splits['train']),splits['test']
         read = json.loads(kept(o).read_text())
         return measured([Detections(*d, vocab, r.size) for d,r in zip(read, test)], test, vocab, o['system'])
-    def of(data, budget, seed): return [o for o in rows if (o['data'], words(o['budget']), o['seed']) == (data, budget, seed)]
-    new = []
-    for what in dict.fromkeys((o['data'], words(o['budget']), o['seed']) for o in rows):
-        best = max((o for o in of(*what) if o['system'].startswith('ours')), key=lambda o: o['val']['coco'], default=None)
-        others = [o for o in of(*what) if o is not best and kept(o).exists()]
-        if not (best and kept(best).exists() and others): continue
+    groups = {}
+    for o in rows: groups.setdefault((o['data'], words(o['budget']), o['seed']), []).append(o)
+    for (data,budget,seed),here in groups.items():
+        best = max((o for o in here if o['system'].startswith('ours')), key=lambda o: o['val']['coco'], default=None)
+        if not best or not kept(best).exists(): continue
         a = evaluation(best)
-        for o in others:
+        for o in here:
+            if o is best or not kept(o).exists(): continue
             b = evaluation(o)
             for form in ('voc12', 'coco'):
                 c = compare(b, a, form, allow=('source',))
-                new.append(dict(zip(('data', 'budget', 'seed'), what), ours=best['system'], other=o['system'], form=form, difference=c.difference,
-                                interval=c.interval, wins=c.wins))
+                yield dict(data=data, budget=budget, seed=seed, ours=best['system'], other=o['system'], form=form, difference=c.difference,
+                           interval=c.interval, wins=c.wins)
+
+def is_current(d, rows):
+    "Is this difference that of the figures in the rows? It is not if one of them was measured anew since, and its detections are gone"
+    here = {o['system']:o['test'][d['form']] for o in rows if (o['data'], words(o['budget']), o['seed'])==(d['data'], d['budget'], d['seed'])}
+    return {d['ours'], d['other']}<=here.keys() and abs(here[d['ours']]-here[d['other']]-d['difference'])<1e-6
+
+def write_differences(rows, file):
+    "Today's differences into `file`, where those stay whose detections are gone"
     def pair(o): return tuple(o[k] for k in ('data', 'budget', 'seed', 'other', 'form'))
-    there = {pair(o) for o in new}
-    return [o for o in earlier if pair(o) not in there] + new
+    earlier = json.loads(file.read_text()) if file.exists() else []
+    res = list({pair(o):o for o in [*earlier, *differences(rows)]}.values())
+    write(file, json.dumps(res, indent=1)+'\n')
+    old = sum(not is_current(o, rows) for o in res)
+    if old: print(f'{old} of {len(res)} differences are of earlier trainings or evaluations than the rows: measure those with --again, then --compare')
 
 def words(budget): return f"{budget['seconds']:g} s" if 'seconds' in budget else f"{budget['epochs']} passes"
 
@@ -339,9 +350,7 @@ def main(a):
     from ssd_fastai.cli import parse_size
     file,failed = (WORK if a.quick else RESULTS)/'accuracy.json',[]
     rows = json.loads(file.read_text()) if file.exists() and (a.compare or not a.quick) else []
-    if a.compare:
-        compared = file.with_name('differences.json')
-        return write(compared, json.dumps(differences(rows, json.loads(compared.read_text()) if compared.exists() else ()), indent=1)+'\n')
+    if a.compare: return write_differences(rows, file.with_name('differences.json'))
     for system,data,budget,seed in jobs(a):
         name = f'{a.prefix}-{system}'.lstrip('-')
         here,splits = (name, data, words(budget), seed, device()),splits_of(data)
